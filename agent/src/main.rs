@@ -1,0 +1,2 @@
+//! cbagent.
+fn main() {}
