@@ -61,7 +61,10 @@ impl FromStr for Digest {
         }
         let mut bytes = [0; 32];
         for (byte, pair) in bytes.iter_mut().zip(text_bytes.chunks(2)) {
-            let (high, low) = (digit(pair[0]).ok_or_else(wrong)?, digit(pair[1]).ok_or_else(wrong)?);
+            let (high, low) = (
+                digit(pair[0]).ok_or_else(wrong)?,
+                digit(pair[1]).ok_or_else(wrong)?,
+            );
             *byte = high << 4 | low;
         }
         Ok(Self(bytes))
@@ -104,8 +107,13 @@ impl BuildId {
 
 fn is_word(text: &str, also: &[u8]) -> bool {
     (1..=64).contains(&text.len())
-        && text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || also.contains(&byte))
+        && text
+            .bytes()
+            .next()
+            .is_some_and(|byte| byte.is_ascii_alphanumeric())
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || also.contains(&byte))
 }
 
 impl FromStr for BuildId {
@@ -114,7 +122,10 @@ impl FromStr for BuildId {
     fn from_str(text: &str) -> Result<Self, InvalidName> {
         match text.split_once('@') {
             Some((name, version)) if is_word(name, b"._-") && is_word(version, b"._+-") => {
-                Ok(Self { name: name.to_owned(), version: version.to_owned() })
+                Ok(Self {
+                    name: name.to_owned(),
+                    version: version.to_owned(),
+                })
             }
             _ => {
                 let rule = "NAME@VERSION, each 1 to 64 of A-Z, a-z, 0-9, `.`, `_`, `-` (and `+` in the version)";
@@ -169,7 +180,13 @@ mod tests {
         let text = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(digest.to_string(), text);
         assert_eq!(text.parse(), Ok(digest));
-        for bad in ["", "ba78", &text.to_uppercase(), &text.replace('b', "g"), &"é".repeat(32)] {
+        for bad in [
+            "",
+            "ba78",
+            &text.to_uppercase(),
+            &text.replace('b', "g"),
+            &"é".repeat(32),
+        ] {
             assert!(bad.parse::<Digest>().is_err(), "{bad:?} was taken");
         }
     }
@@ -178,7 +195,17 @@ mod tests {
     fn build_names() {
         let build: BuildId = "cbddc@1.4.2+7".parse().expect("a good name");
         assert_eq!((build.name(), build.version()), ("cbddc", "1.4.2+7"));
-        for bad in ["", "cbddc", "@1", "cbddc@", "a/b@1", "cbddc@../x", "a@1@2", "c d@1", ".@1"] {
+        for bad in [
+            "",
+            "cbddc",
+            "@1",
+            "cbddc@",
+            "a/b@1",
+            "cbddc@../x",
+            "a@1@2",
+            "c d@1",
+            ".@1",
+        ] {
             assert!(bad.parse::<BuildId>().is_err(), "{bad:?} was taken");
         }
     }

@@ -19,7 +19,11 @@ pub struct InvalidName {
 impl InvalidName {
     /// Remembers at most 80 characters of `given`: it may come from outside.
     pub fn new(kind: &'static str, given: &str, rule: &'static str) -> Self {
-        Self { kind, given: given.chars().take(80).collect(), rule }
+        Self {
+            kind,
+            given: given.chars().take(80).collect(),
+            rule,
+        }
     }
 }
 
@@ -49,7 +53,8 @@ impl FromStr for NodeName {
         if valid {
             Ok(Self(text.to_owned()))
         } else {
-            let rule = "1 to 63 of a-z, 0-9, `-` and `.`, beginning and ending with a letter or digit";
+            let rule =
+                "1 to 63 of a-z, 0-9, `-` and `.`, beginning and ending with a letter or digit";
             Err(InvalidName::new("node name", text, rule))
         }
     }
@@ -82,9 +87,23 @@ mod tests {
     #[test]
     fn node_names() {
         for good in ["n1", "till-3", "shop.till-3", "7"] {
-            assert_eq!(good.parse::<NodeName>().map(|n| n.to_string()), Ok(good.to_owned()));
+            assert_eq!(
+                good.parse::<NodeName>().map(|n| n.to_string()),
+                Ok(good.to_owned())
+            );
         }
-        for bad in ["", "-a", "a-", "A", "a b", "a|b", "a..b", "a/b", "ä", &"a".repeat(64)] {
+        for bad in [
+            "",
+            "-a",
+            "a-",
+            "A",
+            "a b",
+            "a|b",
+            "a..b",
+            "a/b",
+            "ä",
+            &"a".repeat(64),
+        ] {
             assert!(bad.parse::<NodeName>().is_err(), "{bad:?} was taken");
         }
     }

@@ -9,5 +9,13 @@
 //! node runs and ran.
 
 pub mod build;
+pub mod generation;
 pub mod id;
+pub mod mesh;
+pub mod node;
+pub mod phase;
+pub mod plan;
+pub mod register;
+pub mod release;
+mod serde_pairs;
 pub mod time;

@@ -27,7 +27,10 @@ pub struct Now {
 impl Now {
     /// The moment `after_ms` milliseconds from now, valid within this boot only.
     pub fn deadline(&self, after_ms: u64) -> Deadline {
-        Deadline { boot: self.boot.clone(), at_ms: self.since_boot_ms.saturating_add(after_ms) }
+        Deadline {
+            boot: self.boot.clone(),
+            at_ms: self.since_boot_ms.saturating_add(after_ms),
+        }
     }
 }
 
@@ -48,7 +51,11 @@ impl Deadline {
 
     /// Milliseconds left; zero once it has passed.
     pub fn left_ms(&self, now: &Now) -> u64 {
-        if self.passed(now) { 0 } else { self.at_ms - now.since_boot_ms }
+        if self.passed(now) {
+            0
+        } else {
+            self.at_ms - now.since_boot_ms
+        }
     }
 }
 
@@ -58,10 +65,21 @@ mod tests {
 
     #[test]
     fn a_deadline_of_another_boot_has_passed() {
-        let now = Now { boot: BootId("a".into()), since_boot_ms: 1_000, wall_ms: 0 };
+        let now = Now {
+            boot: BootId("a".into()),
+            since_boot_ms: 1_000,
+            wall_ms: 0,
+        };
         let deadline = now.deadline(500);
         assert_eq!(deadline.left_ms(&now), 500);
-        assert!(deadline.passed(&Now { since_boot_ms: 1_500, ..now.clone() }));
-        assert!(deadline.passed(&Now { boot: BootId("b".into()), since_boot_ms: 10, ..now }));
+        assert!(deadline.passed(&Now {
+            since_boot_ms: 1_500,
+            ..now.clone()
+        }));
+        assert!(deadline.passed(&Now {
+            boot: BootId("b".into()),
+            since_boot_ms: 10,
+            ..now
+        }));
     }
 }

@@ -1,0 +1,396 @@
+//! One agent's whole state, the events that may happen to it, and what it decides to do.
+
+use crate::build::BuildRef;
+use crate::generation::{GenerationNumber, History};
+use crate::id::NodeName;
+use crate::phase::Phase;
+use crate::plan::Plan;
+use crate::register::{Answer, Epoch, EpochRefusal, Record, Register, Revocations};
+use crate::release::Release;
+use crate::time::Deadline;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// The most rollouts an agent remembers.
+pub const ROLLOUTS_MAX: usize = 20;
+
+/// What an agent knows of itself and its mesh that no event changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Context {
+    /// This node.
+    pub name: NodeName,
+    /// The nodes whose votes decide, from the mesh file.
+    pub voters: BTreeSet<NodeName>,
+    /// How long to wait for the voters' answers at the end of a probation, in milliseconds.
+    pub ask_limit_ms: u64,
+}
+
+/// One agent's whole state. What is in here is saved before anything is done about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// Promises, votes, decisions and revocations.
+    pub register: Register,
+    /// The rollout that holds this node, if any.
+    pub lease: Option<Lease>,
+    /// Where the node stands between two releases.
+    pub phase: Phase,
+    /// What it ran.
+    pub history: History,
+    /// An epoch whose release failed here; not tried again until a later one (rule 10).
+    pub held: Option<Held>,
+    /// The effect that is awaited.
+    pub pending: Option<Pending>,
+    /// Counts effects, so that a late outcome is told from the awaited one.
+    pub effects: u64,
+    /// When to try again what failed for now: a fetch, or a restart of a node that ended.
+    pub retry: Option<Retry>,
+    /// Bake time of the running generation.
+    pub bake: Option<Bake>,
+    /// The rollouts that this agent took part in, oldest first, and how they ended here.
+    pub rollouts: Vec<RolloutEntry>,
+    /// States of the database that an automatic restore set aside, by snapshot.
+    pub owed: Vec<String>,
+}
+
+impl Default for Node {
+    fn default() -> Self {
+        Self {
+            register: Register::default(),
+            lease: None,
+            phase: Phase::Steady { running: None },
+            history: History::default(),
+            held: None,
+            pending: None,
+            effects: 0,
+            retry: None,
+            bake: None,
+            rollouts: Vec::new(),
+            owed: Vec::new(),
+        }
+    }
+}
+
+/// A node's promise to one rollout's epoch, for a time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// The rollout.
+    pub epoch: Epoch,
+    /// Who runs it.
+    pub holder: String,
+    /// What it is about, for the one who is refused.
+    pub what: String,
+    /// When others are admitted again.
+    pub until: Deadline,
+}
+
+/// An epoch that failed on this node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// What failed.
+    pub cause: String,
+}
+
+/// Another try, after a while.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retry {
+    /// When.
+    pub at: Deadline,
+    /// How often it failed in a row.
+    pub failures: u32,
+    /// What failed last.
+    pub cause: String,
+}
+
+/// The bake time of a committed generation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bake {
+    /// Which one.
+    pub generation: GenerationNumber,
+    /// Its length in milliseconds; it begins anew after a reboot.
+    pub length_ms: u64,
+    /// When it has ended clean.
+    pub until: Deadline,
+}
+
+/// A rollout as one agent remembers it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RolloutEntry {
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// Its plan.
+    pub plan: Plan,
+    /// When this agent was asked to take part, Unix time in milliseconds.
+    pub started_wall_ms: i64,
+    /// How it ended here; unset while it has not.
+    pub outcome: Option<String>,
+}
+
+/// An effect that was ordered and has not reported back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pending {
+    /// Its number.
+    pub number: u64,
+    /// What to do. Doing it twice is the same as once.
+    pub effect: Effect,
+}
+
+/// What the engine is to do to the world.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Effect {
+    /// Get the build from a peer, unless it is here and intact.
+    Fetch(BuildRef),
+    /// Stop the writers, wait until local events have reached the peers.
+    Drain,
+    /// Stop the node.
+    Stop,
+    /// Take a verified snapshot of the database under this name.
+    Snapshot(String),
+    /// Put this snapshot in the database's place, keeping what is replaced under the second name.
+    Restore(String, String),
+    /// Point `current` to the build, or to nothing.
+    Point(Option<BuildRef>),
+    /// Start the node and let its writers go on.
+    Start,
+    /// Wait until the node is ready, within the configured limit.
+    Check,
+}
+
+/// What the engine does besides the one awaited effect; none of these needs an outcome.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Perform the pending effect and report its outcome with this number.
+    Perform(Pending),
+    /// Ask the voters about an epoch and hand their answers back as events.
+    AskVoters(Epoch),
+}
+
+/// What a proposer wants (rule 3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ProposalKind {
+    /// A new release by waves; the node must be steady and free.
+    Rollout,
+    /// Back to an earlier release, in any state.
+    Rollback,
+    /// Going on with a rollout that another client began.
+    Resume,
+    /// Ending one.
+    Abort,
+}
+
+/// A request for this agent's promise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prepare {
+    /// The proposer's epoch.
+    pub epoch: Epoch,
+    /// What it wants.
+    pub kind: ProposalKind,
+    /// Who asks.
+    pub holder: String,
+    /// What it is about, in words.
+    pub what: String,
+    /// For how long others are kept out, in milliseconds.
+    pub lease_ms: u64,
+    /// The release that comes next on this node, which the engine has found here and intact;
+    /// unset on nodes that only vote.
+    pub next: Option<Release>,
+    /// The plan, to be remembered.
+    pub plan: Option<Plan>,
+}
+
+/// Everything that may happen to an agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A proposer asks for a promise (rule 3).
+    Prepare(Box<Prepare>),
+    /// The proposer is still there: lease and probation are renewed.
+    Renew {
+        /// Its epoch.
+        epoch: Epoch,
+        /// For how long from now, in milliseconds.
+        lease_ms: u64,
+    },
+    /// The proposer orders the next release (rule 5).
+    Activate {
+        /// Its epoch.
+        epoch: Epoch,
+        /// What to activate.
+        release: Release,
+        /// How long probation lasts unless renewed, in milliseconds.
+        probation_ms: u64,
+        /// True where the build declares that it changes the persistence format.
+        changes_persistence: bool,
+    },
+    /// The proposer asks for a vote (rule 6).
+    Vote(Box<Record>),
+    /// A record is known to be decided (rules 7 and 8).
+    Learn(Box<Record>),
+    /// An agent is known to have voted for a record.
+    Hear {
+        /// Who.
+        voter: NodeName,
+        /// For what.
+        record: Box<Record>,
+    },
+    /// Revocations that a peer holds.
+    HearRevocations(Revocations),
+    /// The proposer orders the way back; it knows that the epoch is dead.
+    Revert {
+        /// Its epoch; rollouts of lower ones end as well.
+        epoch: Epoch,
+        /// Why.
+        cause: String,
+    },
+    /// A peer whose deadline passed asks about an epoch (rule 9).
+    Ask(Epoch),
+    /// A voter's answer to this agent's question.
+    Answered {
+        /// Who.
+        voter: NodeName,
+        /// About which epoch.
+        epoch: Epoch,
+        /// What.
+        answer: Answer,
+        /// The record it voted for, where it did.
+        voted: Option<Box<Record>>,
+    },
+    /// An effect succeeded.
+    Done {
+        /// Its number.
+        number: u64,
+        /// What there is to say about it, for the journal.
+        note: Option<String>,
+    },
+    /// An effect failed.
+    Failed {
+        /// Its number.
+        number: u64,
+        /// What went wrong, in a sentence.
+        error: String,
+    },
+    /// The local checks have been healthy for long enough.
+    Clean(GenerationNumber),
+    /// A local check failed in probation.
+    CheckFailed {
+        /// The generation it speaks of.
+        generation: GenerationNumber,
+        /// What failed, in a sentence.
+        cause: String,
+    },
+    /// The node's process ended by itself.
+    Exited {
+        /// How, in words.
+        how: String,
+    },
+    /// A person asks for a snapshot to be restored.
+    Restore {
+        /// Which.
+        snapshot: String,
+        /// Who.
+        by: String,
+    },
+    /// The agent has started; nothing else happens before this.
+    Started {
+        /// Whether a process of the node runs.
+        node_runs: bool,
+    },
+    /// Time has passed.
+    Tick,
+}
+
+/// What an event led to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// The new state, to be saved first.
+    pub node: Node,
+    /// What the asker is told, after saving.
+    pub reply: Reply,
+    /// What to do, after saving.
+    pub actions: Vec<Action>,
+    /// What the journal says, saved with the state.
+    pub entries: Vec<Entry>,
+}
+
+/// What the asker is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// Done, or taken on.
+    Ok,
+    /// The answer to [`Event::Ask`].
+    Answer(Answer),
+}
+
+/// A line of the journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// A stable word for machines, such as `probation_started`.
+    pub kind: &'static str,
+    /// The epoch it belongs to.
+    pub epoch: Option<Epoch>,
+    /// The generation it is about.
+    pub generation: Option<GenerationNumber>,
+    /// What happened, in a sentence.
+    pub text: String,
+}
+
+/// Why a request was refused. Nothing has changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The epoch does not allow it.
+    #[error(transparent)]
+    Epoch(#[from] EpochRefusal),
+    /// Another rollout holds the node.
+    #[error(
+        "held by {holder} for {what} for another {left_s} s at most: wait for it, take it over with `cbctl rollout resume`, or end it with `cbctl rollout abort`"
+    )]
+    Locked {
+        /// Who.
+        holder: String,
+        /// What for.
+        what: String,
+        /// Seconds until others are admitted, rounded up.
+        left_s: u64,
+    },
+    /// The node is between two releases.
+    #[error("{0}: wait until it is steady, or look at it with `cbctl status`")]
+    Busy(String),
+    /// Nothing to act on: no lease, or it ran out.
+    #[error(
+        "epoch {0} does not hold this node (any more): its lease ran out or another command took over"
+    )]
+    NoLease(Epoch),
+    /// The node was confirmed on a release and does not go back for this epoch (rule 8).
+    #[error(
+        "confirmed on generation {generation} by epoch {committed}: use `cbctl rollback` to go back"
+    )]
+    Confirmed {
+        /// What runs.
+        generation: GenerationNumber,
+        /// The epoch that committed it.
+        committed: Epoch,
+    },
+    /// The named thing is not known here.
+    #[error("{0}")]
+    Unknown(String),
+}
+
+impl Refusal {
+    /// The stable word for machines.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Epoch(EpochRefusal::Behind { .. }) => "epoch_behind",
+            Self::Epoch(EpochRefusal::Sealed(_)) => "epoch_sealed",
+            Self::Epoch(EpochRefusal::Closed(_)) => "epoch_closed",
+            Self::Epoch(EpochRefusal::Revoked { .. }) => "build_revoked",
+            Self::Epoch(EpochRefusal::OtherVoters) => "other_voters",
+            Self::Epoch(EpochRefusal::OtherRecord(_)) => "other_record",
+            Self::Epoch(EpochRefusal::TooManyVotes) => "too_many_votes",
+            Self::Locked { .. } => "locked",
+            Self::Busy(_) => "busy",
+            Self::NoLease(_) => "no_lease",
+            Self::Confirmed { .. } => "confirmed",
+            Self::Unknown(_) => "unknown",
+        }
+    }
+}
