@@ -5,8 +5,10 @@
 //! Times arrive as values, randomness as nonces. The agent's engine performs what is decided here,
 //! `cbctl` drives [`proposer`], and the simulation runs both, thousands of meshes at a time.
 //!
-//! In reading order: [`id`] and [`build`] name things; [`release`] and [`generation`] are what a
-//! node runs and ran.
+//! In reading order: [`id`], [`build`], [`release`], [`generation`] name things; [`register`] is
+//! what an agent promised, voted for and learnt; [`phase`] where it stands between two releases;
+//! [`node`] its whole state and what may happen to it; [`step`](mod@step) decides. [`plan`],
+//! [`waves`] and [`proposer`] are the client's side.
 
 pub mod build;
 pub mod generation;
@@ -15,7 +17,10 @@ pub mod mesh;
 pub mod node;
 pub mod phase;
 pub mod plan;
+pub mod proposer;
 pub mod register;
 pub mod release;
 mod serde_pairs;
+pub mod step;
 pub mod time;
+pub mod waves;

@@ -42,8 +42,10 @@ pub struct Node {
     pub pending: Option<Pending>,
     /// Counts effects, so that a late outcome is told from the awaited one.
     pub effects: u64,
-    /// When to try again what failed for now: a fetch, or a restart of a node that ended.
-    pub retry: Option<Retry>,
+    /// When to try again to fetch a build that no peer could give.
+    pub fetch_retry: Option<Retry>,
+    /// When to start a node again that ended by itself, or when to forget that it did.
+    pub restart: Option<Retry>,
     /// Bake time of the running generation.
     pub bake: Option<Bake>,
     /// The rollouts that this agent took part in, oldest first, and how they ended here.
@@ -62,7 +64,8 @@ impl Default for Node {
             held: None,
             pending: None,
             effects: 0,
-            retry: None,
+            fetch_retry: None,
+            restart: None,
             bake: None,
             rollouts: Vec::new(),
             owed: Vec::new(),
@@ -101,6 +104,8 @@ pub struct Retry {
     pub failures: u32,
     /// What failed last.
     pub cause: String,
+    /// True once it was tried again and has not failed since.
+    pub under_way: bool,
 }
 
 /// The bake time of a committed generation.
@@ -216,7 +221,7 @@ pub enum Event {
         /// Its epoch.
         epoch: Epoch,
         /// What to activate.
-        release: Release,
+        release: Box<Release>,
         /// How long probation lasts unless renewed, in milliseconds.
         probation_ms: u64,
         /// True where the build declares that it changes the persistence format.

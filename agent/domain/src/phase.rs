@@ -144,8 +144,10 @@ pub struct Asking {
 /// A way back under way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revert {
-    /// Where to.
-    pub to: Fallback,
+    /// What ran before the generation being left.
+    pub from: Fallback,
+    /// Where to; unset when no committed, unrevoked generation is left.
+    pub to: Option<Fallback>,
     /// The generation being left.
     pub left: GenerationNumber,
     /// Why.
