@@ -9,5 +9,7 @@
 //! node runs and ran.
 
 pub mod build;
+pub mod hlc;
 pub mod id;
+pub mod oplog;
 pub mod time;
