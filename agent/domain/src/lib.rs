@@ -12,9 +12,11 @@
 
 pub mod build;
 pub mod generation;
+pub mod hlc;
 pub mod id;
 pub mod mesh;
 pub mod node;
+pub mod oplog;
 pub mod phase;
 pub mod plan;
 pub mod proposer;

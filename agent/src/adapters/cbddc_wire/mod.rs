@@ -1,1 +1,20 @@
-//! To come.
+//! The CBDDC sync protocol, compatible with `EntglDb.Net` v2.3.8, read by an agent that is a
+//! read-mostly peer of its node.
+//!
+//! From the wire upwards: [`frame`] cuts the stream into frames, [`compression`] and [`channel`]
+//! wrap and protect payloads, [`link`] joins the three into one connection, [`messages`] are the
+//! payloads, and [`client`] asks the safe questions. [`canary`] holds the one request that writes.
+//! There is no server here; the fixture node of the tests builds one from the same pieces.
+
+pub mod canary;
+pub mod channel;
+pub mod client;
+pub mod compression;
+pub mod frame;
+pub mod link;
+pub mod messages;
+pub mod options;
+
+pub use canary::CanaryWriter;
+pub use client::{ChainRangeAnswer, HandshakeOutcome, NodeStatus, WireClient, WireError};
+pub use options::{Secret, Security, WireOptions};
