@@ -9,5 +9,7 @@
 //! node runs and ran.
 
 pub mod build;
+pub mod bundle;
 pub mod id;
+pub mod manifest;
 pub mod time;
