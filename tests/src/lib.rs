@@ -1,1 +1,5 @@
 //! The harness.
+
+mod small_disk;
+
+pub use small_disk::SmallDisk;
