@@ -4,7 +4,7 @@ mod bad_bundles;
 
 use cbagent::adapters::builds::{BuildError, BuildStore, Imported};
 use cbctl::pack::{PackError, PackOptions, pack, read_bundle_header};
-use cbddc_domain::build::{BuildId, BuildRef};
+use cbddc_domain::build::{BuildId, BuildRef, Digest};
 use cbddc_domain::manifest::Limits;
 use std::collections::BTreeMap;
 use std::fs;
@@ -78,8 +78,8 @@ pub(crate) fn name(id: &str) -> BuildId {
     id.parse().expect("a good name")
 }
 
-/// Everything below a folder: paths with kinds, modes and contents.
-pub(crate) fn picture(folder: &Path) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
+/// Everything below a folder: paths with kinds, modes and what they hold.
+pub(crate) fn picture(folder: &Path) -> BTreeMap<PathBuf, (u32, Digest)> {
     let mut seen = BTreeMap::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
@@ -97,7 +97,7 @@ pub(crate) fn picture(folder: &Path) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
                 }
                 () => fs::read(&path).expect("a file"),
             };
-            seen.insert(path, (metadata.permissions().mode(), content));
+            seen.insert(path, (metadata.permissions().mode(), Digest::of(&content)));
         }
     }
     seen

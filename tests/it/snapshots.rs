@@ -4,6 +4,7 @@ use crate::builds::{chain, picture};
 use cbagent::adapters::snapshots::{
     FileState, NewSnapshot, Snapshot, SnapshotError, SnapshotStore,
 };
+use cbddc_domain::build::Digest;
 use rusqlite::Connection;
 use std::collections::BTreeMap;
 use std::fs;
@@ -105,6 +106,11 @@ fn read_copy<T: rusqlite::types::FromSql>(path: &Path, query: &str) -> T {
     one(&copy, query)
 }
 
+/// The digest of a file: unlike its content, it can be printed when a test fails.
+fn digest(path: &Path) -> Digest {
+    Digest::of(&fs::read(path).expect("a file"))
+}
+
 const SUM: &str = "SELECT sum(balance) FROM account";
 
 fn names(folder: &Path) -> Vec<String> {
@@ -204,7 +210,7 @@ fn the_newest_commits_of_a_killed_node_are_in_the_snapshot() {
         drop(connection);
         let hot = names(&place.node());
         assert_eq!(hot.len(), 2, "{hot:?}");
-        let before = fs::read(place.database()).expect("a database");
+        let before = digest(&place.database());
         place.take("s").expect("a snapshot");
         assert_eq!(names(&place.root().join("s")), ["0.db", "snapshot.json"]);
         let copy = place.root().join("s/0.db");
@@ -213,11 +219,7 @@ fn the_newest_commits_of_a_killed_node_are_in_the_snapshot() {
             read_copy::<i64>(&copy, "SELECT balance FROM account WHERE id = 3"),
             99
         );
-        assert_eq!(
-            fs::read(place.database()).expect("a database"),
-            before,
-            "the original changed"
-        );
+        assert_eq!(digest(&place.database()), before, "the original changed");
     }
 }
 
@@ -238,11 +240,8 @@ fn restoring_keeps_what_it_replaces_and_can_be_done_again() {
         .expect("a restore");
     assert_eq!((kept.id.as_str(), kept.taken_at_ms), ("replaced-1", 2));
     assert_eq!(names(&place.node()), ["node.db"]);
-    let restored = fs::read(place.database()).expect("a database");
-    assert_eq!(
-        restored,
-        fs::read(place.root().join("good/0.db")).expect("a copy")
-    );
+    let restored = digest(&place.database());
+    assert_eq!(restored, digest(&place.root().join("good/0.db")));
     // The same call again, as after a crash of the caller: nothing changes, nothing is lost.
     let again = place
         .store
@@ -263,7 +262,7 @@ fn restoring_keeps_what_it_replaces_and_can_be_done_again() {
         .store
         .restore("good", "replaced-1", 4)
         .expect("the restore continued");
-    assert_eq!(fs::read(place.database()).expect("a database"), restored);
+    assert_eq!(digest(&place.database()), restored);
     assert_eq!(names(&place.node()), ["node.db"]);
     assert_eq!(
         read_copy::<i64>(&place.root().join("replaced-1/0.db"), balance),
@@ -308,7 +307,8 @@ fn a_damaged_state_is_kept_bit_by_bit() {
     drop(bank(&place.database(), "wal"));
     place.take("good").expect("a snapshot");
     let good = fs::read(place.database()).expect("a database");
-    let mut torn = good.clone();
+    let good_copy = digest(&place.root().join("good/0.db"));
+    let mut torn = good;
     torn[4096 * 20..4096 * 21].fill(0xee);
     for (number, damaged) in [torn, b"not a database".to_vec(), vec![]]
         .into_iter()
@@ -323,7 +323,7 @@ fn a_damaged_state_is_kept_bit_by_bit() {
             assert_eq!(names(&place.root().join(".work")), [""; 0]);
         }
         let kept = place.store.restore("good", &id, 2).expect("a restore");
-        assert_eq!(fs::read(place.database()).expect("a database"), good);
+        assert_eq!(digest(&place.database()), good_copy);
         assert_eq!(names(&place.node()), ["node.db"]);
         // An empty file is a sound database without tables.
         assert_eq!(kept.holds_damaged(), number < 2, "{kept:?}");
@@ -338,13 +338,13 @@ fn a_damaged_state_is_kept_bit_by_bit() {
                 !kept_names.iter().any(|name| name.starts_with("0.db")),
                 "{kept_names:?}"
             );
-            assert_eq!(fs::read(folder.join("0.damaged")).expect("a file"), damaged);
+            assert_eq!(digest(&folder.join("0.damaged")), Digest::of(&damaged));
             place.store.verify(&id).expect("kept as it was");
             place
                 .store
                 .restore(&id, &format!("again-{number}"), 3)
                 .expect("a restore");
-            assert_eq!(fs::read(place.database()).expect("a file"), damaged);
+            assert_eq!(digest(&place.database()), Digest::of(&damaged));
         }
     }
 }
@@ -487,7 +487,7 @@ fn ids_and_unknown_snapshots_are_checked() {
 fn a_full_disk_is_told_and_leaves_nothing() {
     let place = Place::new();
     drop(bank(&place.database(), "wal"));
-    let Some(disk) = cbddc_tests::SmallDisk::mount(4 << 20) else {
+    let Some(disk) = cbddc_tests::SmallDisk::mount(3 << 20) else {
         return;
     };
     let root = disk.path().join("snapshots");
