@@ -1,1 +1,4 @@
-//! Tests.
+//! The integration tests, one module per area.
+
+mod builds;
+mod snapshots;

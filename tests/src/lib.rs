@@ -1,3 +1,6 @@
 //! The harness.
 
 pub mod fixture;
+mod small_disk;
+
+pub use small_disk::SmallDisk;

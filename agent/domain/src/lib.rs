@@ -11,9 +11,11 @@
 //! [`waves`] and [`proposer`] are the client's side.
 
 pub mod build;
+pub mod bundle;
 pub mod generation;
 pub mod hlc;
 pub mod id;
+pub mod manifest;
 pub mod mesh;
 pub mod node;
 pub mod oplog;

@@ -3,6 +3,7 @@
 pub mod builds;
 pub mod cbddc_wire;
 pub mod checks;
+pub(crate) mod disk;
 pub mod host;
 pub mod http;
 pub mod process;

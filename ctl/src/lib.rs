@@ -1,0 +1,3 @@
+//! The parts of `cbctl` that tests use as a library.
+
+pub mod pack;
