@@ -3,7 +3,9 @@
 pub mod builds;
 pub mod cbddc_wire;
 pub mod checks;
+pub mod clock;
 pub mod host;
 pub mod http;
 pub mod process;
+pub mod quiesce;
 pub mod snapshots;
