@@ -12,6 +12,7 @@
 
 pub mod build;
 pub mod generation;
+pub mod health;
 pub mod id;
 pub mod mesh;
 pub mod node;
@@ -23,4 +24,5 @@ pub mod release;
 mod serde_pairs;
 pub mod step;
 pub mod time;
+pub mod warmup;
 pub mod waves;

@@ -44,7 +44,7 @@ impl Place {
         if depth == Depth::Quick && self.lock.holder()? == Holder::Nobody {
             return Ok(Found::Nothing);
         }
-        let others = self.members_of(record.as_ref());
+        let others = self.members_of(record.as_ref())?;
         if !others.is_empty() {
             return Ok(Found::Others(others));
         }
@@ -57,7 +57,7 @@ impl Place {
 
     /// Every process of the node, oldest first.
     pub(super) fn members(&self) -> io::Result<Vec<Process>> {
-        Ok(self.members_of(self.record()?.as_ref()))
+        self.members_of(self.record()?.as_ref())
     }
 
     /// The record, if it is of this boot: process numbers of another boot mean nothing.
@@ -68,8 +68,13 @@ impl Place {
             .filter(|record| record.boot == self.boot))
     }
 
-    fn members_of(&self, record: Option<&Record>) -> Vec<Process> {
-        procfs::members(self.lock.path(), record)
+    fn members_of(&self, record: Option<&Record>) -> io::Result<Vec<Process>> {
+        let lock = self.lock.path();
+        let members = procfs::members(lock, record);
+        if !members.is_empty() || self.lock.holder()? == Holder::Nobody {
+            return Ok(members);
+        }
+        Ok(procfs::lock_holders(lock))
     }
 
     /// The recorded process, if it lives and is not merely another with its number.

@@ -84,48 +84,60 @@ impl Process {
         }
     }
 
-    /// True when this process holds the lock or carries the marker of its node; `None` when that
-    /// may not be read, as for a process of another user.
+    /// True when this process carries the marker of its node or holds the lock; `None` when that may
+    /// not be read, as for a process of another user.
     pub(super) fn is_marked(&self, lock: &Path) -> Option<bool> {
+        let by_marker = carries_marker(self.pid, lock);
+        if by_marker == Some(true) {
+            return by_marker;
+        }
         let by_lock = holds_lock(self.pid, lock);
         if by_lock == Some(true) {
-            return by_lock;
-        }
-        let by_environment = carries_marker(self.pid, lock);
-        if by_environment == Some(true) {
-            by_environment
+            by_lock
         } else {
-            by_lock.and(by_environment)
+            by_marker.and(by_lock)
         }
     }
 }
 
-/// Every process of the node, the oldest first, this one excepted: those that hold the lock or carry
-/// the marker, and all of the session that the node began.
+/// The processes that carry the marker, and all of the session that the node began; the oldest
+/// first, this one excepted. One or two small files are read for each process of the host.
 pub(super) fn members(lock: &Path, leader: Option<&Record>) -> Vec<Process> {
-    let own_pid = std::process::id();
-    let all: Vec<Process> = pids()
-        .filter(|pid| *pid != own_pid)
-        .filter_map(Process::read)
-        .collect();
-    let marked: Vec<bool> = all
-        .iter()
-        .map(|one| one.is_marked(lock) == Some(true))
+    let all: Vec<(Process, bool)> = others()
+        .map(|one| {
+            let marked = carries_marker(one.pid, lock) == Some(true);
+            (one, marked)
+        })
         .collect();
     // A session number can be trusted only while a process that is surely ours belongs to it.
     let session = leader.map(|record| record.pid).filter(|session| {
         all.iter()
-            .zip(&marked)
-            .any(|(one, marked)| one.session == *session && *marked)
+            .any(|(one, marked)| *marked && one.session == *session)
     });
-    let mut found: Vec<Process> = all
-        .into_iter()
-        .zip(marked)
-        .filter(|(one, marked)| *marked || session == Some(one.session))
-        .map(|(one, _)| one)
-        .collect();
+    let ours =
+        |(one, marked): (Process, bool)| (marked || session == Some(one.session)).then_some(one);
+    oldest_first(all.into_iter().filter_map(ours))
+}
+
+/// The processes that hold the lock, the oldest first, this one excepted. Reads every open file of
+/// the host, so it is asked only when [`members`] does not explain who holds the lock: the marker can
+/// be lost with the environment.
+pub(super) fn lock_holders(lock: &Path) -> Vec<Process> {
+    oldest_first(others().filter(|one| holds_lock(one.pid, lock) == Some(true)))
+}
+
+fn oldest_first(processes: impl Iterator<Item = Process>) -> Vec<Process> {
+    let mut found: Vec<Process> = processes.collect();
     found.sort_by_key(|one| (one.start_ticks, one.pid));
     found
+}
+
+/// Every living process but this one.
+fn others() -> impl Iterator<Item = Process> {
+    let own_pid = std::process::id();
+    pids()
+        .filter(move |pid| *pid != own_pid)
+        .filter_map(Process::read)
 }
 
 fn pids() -> impl Iterator<Item = u32> {
