@@ -1,3 +1,5 @@
 //! Tests.
 
+mod checks;
 mod process;
+mod quiesce;

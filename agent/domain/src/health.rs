@@ -293,7 +293,14 @@ mod tests {
 
     #[test]
     fn code_word_and_entries_together_and_the_worst_wins() {
-        let cases: [(u16, &str, &[(&str, &str)], Status, &str); 15] = [
+        type Case = (
+            u16,
+            &'static str,
+            &'static [(&'static str, &'static str)],
+            Status,
+            &'static str,
+        );
+        let cases: [Case; 15] = [
             (200, "Healthy", &[], Healthy, "answered 200 with Healthy"),
             (
                 200,
