@@ -2,3 +2,8 @@
 
 mod builds;
 mod snapshots;
+//! Tests.
+
+mod checks;
+mod process;
+mod quiesce;

@@ -4,3 +4,4 @@ pub mod fixture;
 mod small_disk;
 
 pub use small_disk::SmallDisk;
+pub mod bins;

@@ -13,6 +13,7 @@
 pub mod build;
 pub mod bundle;
 pub mod generation;
+pub mod health;
 pub mod hlc;
 pub mod id;
 pub mod manifest;
@@ -27,4 +28,5 @@ pub mod release;
 mod serde_pairs;
 pub mod step;
 pub mod time;
+pub mod warmup;
 pub mod waves;
