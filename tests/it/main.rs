@@ -1,9 +1,7 @@
 //! The integration tests, one module per area.
 
 mod builds;
-mod snapshots;
-//! Tests.
-
 mod checks;
 mod process;
 mod quiesce;
+mod snapshots;
