@@ -12,6 +12,7 @@
 
 pub mod build;
 pub mod bundle;
+mod drift;
 pub mod generation;
 pub mod health;
 pub mod hlc;
@@ -28,5 +29,6 @@ pub mod release;
 mod serde_pairs;
 pub mod step;
 pub mod time;
+pub mod units;
 pub mod warmup;
 pub mod waves;
