@@ -1,4 +1,5 @@
 //! The integration tests, one module per area.
 
 mod builds;
+mod crashes;
 mod snapshots;

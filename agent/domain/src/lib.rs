@@ -12,4 +12,5 @@ pub mod build;
 pub mod bundle;
 pub mod id;
 pub mod manifest;
+pub mod relative_path;
 pub mod time;
