@@ -80,7 +80,7 @@ fn a_killed_agent_leaves_no_half_build() {
         run_and_kill(
             "crashes::child_that_imports_and_removes",
             folder.path(),
-            15 + kill * 7,
+            moment(kill),
         );
         let root = folder.path().join("store");
         leftovers += fs::read_dir(root.join("incoming")).map_or(0, Iterator::count);
