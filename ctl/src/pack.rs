@@ -6,9 +6,8 @@
 
 use cbddc_domain::build::{BuildId, BuildRef, Digest};
 use cbddc_domain::bundle::{self, END_MARK, WINDOW_LOG_MAX};
-use cbddc_domain::manifest::{
-    Limits, Manifest, ManifestError, ManifestFields, ManifestFile, RelativePath,
-};
+use cbddc_domain::manifest::{Limits, Manifest, ManifestError, ManifestFields, ManifestFile};
+use cbddc_domain::relative_path::RelativePath;
 use sha2::{Digest as _, Sha256};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Read, Write};

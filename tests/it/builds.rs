@@ -403,6 +403,32 @@ fn damage_to_a_stored_build_is_found_named_and_repaired() {
         assert!(!again.already_present);
         assert_eq!(picture(&place.root()), intact, "after {expected:?}");
     }
+    // The record of the files may be what is damaged.
+    let record = place
+        .root()
+        .join(format!("builds/{}/manifest.json", build.digest));
+    for damaged in [
+        "{",
+        "",
+        &fs::read_to_string(&record)
+            .expect("a record")
+            .replace("node", "edon"),
+    ] {
+        open(&record);
+        fs::write(&record, damaged).expect("a file");
+        let error = place.store.verify(&build).expect_err("damage");
+        assert!(
+            matches!(error, BuildError::StoredManifest { .. }),
+            "{error}"
+        );
+        assert_eq!(place.store.list().expect("a list"), []);
+        place.store.repair(&build).expect("a repair");
+        assert_eq!(picture(&place.root()), intact);
+        open(&record);
+        fs::write(&record, damaged).expect("a file");
+        place.import(&bytes).expect("an import");
+        assert_eq!(picture(&place.root()), intact);
+    }
     let (kept, _) = place.store.bundle_file(&build).expect("the kept bundle");
     open(&kept);
     fs::write(&kept, &bytes[..bytes.len() / 2]).expect("a file");
@@ -410,4 +436,51 @@ fn damage_to_a_stored_build_is_found_named_and_repaired() {
     let error = place.store.repair(&build).expect_err("a refusal");
     assert!(matches!(error, BuildError::Truncated), "{error}");
     assert_eq!(picture(&place.root()), before);
+    assert!(place.import(&bytes).expect("an import").already_present);
+    assert_eq!(picture(&place.root()), intact);
+}
+
+#[test]
+fn imports_at_once_make_one_build() {
+    let place = Place::new();
+    let (build, bytes) = place.packed("app@1");
+    place.write("app.dll", b"altered", 0o644);
+    let (_, other) = place.packed("app@1");
+    let results: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8)
+            .map(|_| scope.spawn(|| place.import(&bytes).expect("an import")))
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().expect("a thread"))
+            .collect()
+    });
+    assert_eq!(
+        results
+            .iter()
+            .filter(|imported| !imported.already_present)
+            .count(),
+        1
+    );
+    assert_eq!(place.store.list().expect("a list").len(), 1);
+    place.store.verify(&build).expect("an intact build");
+    place.store.remove(&build).expect("a removal");
+
+    // Two builds that claim one name: whichever comes first keeps it.
+    let results: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = [&bytes, &other]
+            .map(|bytes| scope.spawn(|| place.import(bytes)))
+            .into_iter()
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().expect("a thread"))
+            .collect()
+    });
+    assert_eq!(
+        results.iter().filter(|result| result.is_ok()).count(),
+        1,
+        "{results:?}"
+    );
+    assert_eq!(place.store.list().expect("a list").len(), 1);
 }

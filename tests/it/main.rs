@@ -2,6 +2,7 @@
 
 mod builds;
 mod checks;
+mod crashes;
 mod process;
 mod quiesce;
 mod snapshots;

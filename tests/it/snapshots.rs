@@ -11,13 +11,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
-struct Place {
-    folder: tempfile::TempDir,
-    store: SnapshotStore,
+pub(crate) struct Place {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) store: SnapshotStore,
 }
 
 impl Place {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let store = SnapshotStore::open(&folder.path().join("snapshots")).expect("a store");
         // Characters that mean something in a URI.
@@ -25,24 +25,24 @@ impl Place {
         Self { folder, store }
     }
 
-    fn node(&self) -> PathBuf {
+    pub(crate) fn node(&self) -> PathBuf {
         self.folder.path().join("node %41?#")
     }
 
-    fn database(&self) -> PathBuf {
+    pub(crate) fn database(&self) -> PathBuf {
         self.node().join("node.db")
     }
 
-    fn root(&self) -> PathBuf {
+    pub(crate) fn root(&self) -> PathBuf {
         self.folder.path().join("snapshots")
     }
 
-    fn take(&self, id: &str) -> Result<Snapshot, SnapshotError> {
+    pub(crate) fn take(&self, id: &str) -> Result<Snapshot, SnapshotError> {
         self.store.create(&[self.database()], &new(id, 1))
     }
 }
 
-fn new(id: &str, taken_at_ms: i64) -> NewSnapshot {
+pub(crate) fn new(id: &str, taken_at_ms: i64) -> NewSnapshot {
     let labels = BTreeMap::from([("generation".to_owned(), "3".to_owned())]);
     NewSnapshot {
         id: id.to_owned(),
@@ -53,7 +53,7 @@ fn new(id: &str, taken_at_ms: i64) -> NewSnapshot {
 }
 
 /// A bank: whatever moves between its accounts, they add up to 100,000.
-fn bank(path: &Path, journal_mode: &str) -> Connection {
+pub(crate) fn bank(path: &Path, journal_mode: &str) -> Connection {
     let connection = Connection::open(path).expect("a database");
     connection
         .busy_timeout(std::time::Duration::from_secs(20))
@@ -74,7 +74,7 @@ fn bank(path: &Path, journal_mode: &str) -> Connection {
     connection
 }
 
-fn transfer(connection: &mut Connection, number: i64) {
+pub(crate) fn transfer(connection: &mut Connection, number: i64) {
     let transaction = connection.transaction().expect("a transaction");
     let (from, to) = (number % 1000, (number * 7 + 1) % 1000);
     for (account, amount) in [(from, -1), (to, 1)] {
@@ -88,7 +88,7 @@ fn transfer(connection: &mut Connection, number: i64) {
     transaction.commit().expect("a commit");
 }
 
-fn one<T: rusqlite::types::FromSql>(path: &Path, query: &str) -> T {
+pub(crate) fn one<T: rusqlite::types::FromSql>(path: &Path, query: &str) -> T {
     let connection = Connection::open(path).expect("a database");
     connection
         .busy_timeout(std::time::Duration::from_secs(20))
@@ -107,13 +107,13 @@ fn read_copy<T: rusqlite::types::FromSql>(path: &Path, query: &str) -> T {
 }
 
 /// The digest of a file: unlike its content, it can be printed when a test fails.
-fn digest(path: &Path) -> Digest {
+pub(crate) fn digest(path: &Path) -> Digest {
     Digest::of(&fs::read(path).expect("a file"))
 }
 
-const SUM: &str = "SELECT sum(balance) FROM account";
+pub(crate) const SUM: &str = "SELECT sum(balance) FROM account";
 
-fn names(folder: &Path) -> Vec<String> {
+pub(crate) fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).expect("a folder");
     let mut names: Vec<String> = entries
         .map(|entry| {
@@ -443,6 +443,31 @@ fn databases_that_do_not_exist_are_absent_again_after_a_restore() {
         .restore("replaced", "nothing", 4)
         .expect("a restore");
     assert_eq!(one::<i64>(&place.database(), SUM), 100_000);
+}
+
+#[test]
+fn a_full_disk_under_the_database_is_told_before_anything_changes() {
+    let place = Place::new();
+    let Some(disk) = cbddc_tests::SmallDisk::mount(5 << 20) else {
+        return;
+    };
+    let database = disk.path().join("node.db");
+    drop(bank(&database, "delete"));
+    let databases = [database];
+    place
+        .store
+        .create(&databases, &new("s", 1))
+        .expect("a snapshot");
+    fs::write(disk.path().join("ballast"), vec![1; 2 << 20]).expect("ballast");
+    let before = (picture(disk.path()), picture(place.folder.path()));
+    let error = place
+        .store
+        .restore("s", "kept", 2)
+        .expect_err("a full disk");
+    assert!(matches!(error, SnapshotError::NoSpace { .. }), "{error}");
+    assert_eq!((picture(disk.path()), picture(place.folder.path())), before);
+    fs::remove_file(disk.path().join("ballast")).expect("a removal");
+    place.store.restore("s", "kept", 2).expect("a restore");
 }
 
 #[test]

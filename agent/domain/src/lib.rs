@@ -25,6 +25,7 @@ pub mod phase;
 pub mod plan;
 pub mod proposer;
 pub mod register;
+pub mod relative_path;
 pub mod release;
 mod serde_pairs;
 pub mod step;

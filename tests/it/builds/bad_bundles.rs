@@ -101,7 +101,7 @@ fn a_bundle_altered_anywhere_never_gives_another_build() {
     let before = picture(&place.root());
     let (mut refusals, mut tries) = (0, 0);
     let mut every_front_byte = 0..64;
-    while tries < 600 {
+    while tries < 300 {
         tries += 1;
         let at = every_front_byte
             .next()

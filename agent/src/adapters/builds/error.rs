@@ -1,7 +1,8 @@
 //! Why a build cannot be taken, used or removed.
 
 use cbddc_domain::build::{BuildId, BuildRef, Digest};
-use cbddc_domain::manifest::{ManifestError, RelativePath};
+use cbddc_domain::manifest::ManifestError;
+use cbddc_domain::relative_path::RelativePath;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -105,6 +106,15 @@ pub enum BuildError {
         id: BuildId,
         /// Its digest.
         digest: Digest,
+    },
+    /// The manifest of a stored build is not the one with its digest.
+    #[error("the manifest of the stored build {} is damaged; push that build again to repair it", digest.short())]
+    StoredManifest {
+        /// The digest of the build.
+        digest: Digest,
+        /// What is wrong with the manifest, if it is not merely another one.
+        #[source]
+        source: Option<Box<BuildError>>,
     },
     /// The files of a stored build are not what its manifest lists.
     #[error(

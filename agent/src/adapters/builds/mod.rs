@@ -11,6 +11,7 @@
 //! A build appears under `builds` by one rename, complete, checked and on disk, or not at all. All
 //! calls block on the disk. One process uses a store at a time; within it, changes are serialised.
 
+mod current;
 mod error;
 mod extract;
 mod store;

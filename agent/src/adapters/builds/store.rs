@@ -8,7 +8,6 @@ use cbddc_domain::build::{BuildId, BuildRef, Digest};
 use cbddc_domain::manifest::{Limits, Manifest, ManifestFile};
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -72,7 +71,7 @@ impl BuildStore {
         Upload::begin(self.clone())
     }
 
-    /// All builds, ordered by digest. One whose manifest cannot be read is left out, with a warning
+    /// All builds, ordered by name and version. One whose manifest cannot be read is left out, with a warning
     /// in the log; importing it again repairs it.
     ///
     /// # Errors
@@ -91,7 +90,7 @@ impl BuildStore {
                 Err(error) => tracing::warn!(%digest, %error, "a stored build cannot be read"),
             }
         }
-        builds.sort_by_key(|stored| stored.build.digest);
+        builds.sort_by(|a, b| a.build.cmp(&b.build));
         Ok(builds)
     }
 
@@ -111,11 +110,15 @@ impl BuildStore {
             }
             other => other.map_err(BuildError::io("read", &path, 0))?,
         };
-        let manifest = parse_manifest(&bytes, self.limits())?;
+        let damaged = |source| BuildError::StoredManifest {
+            digest: *digest,
+            source,
+        };
+        let manifest = parse_manifest(&bytes, self.limits())
+            .map_err(|error| damaged(Some(Box::new(error))))?;
         let build = manifest.build_ref();
         if build.digest != *digest {
-            let (path, what) = (MANIFEST.to_owned(), "is not the manifest with this digest");
-            return Err(BuildError::DamagedTree { build, path, what });
+            return Err(damaged(None));
         }
         let bundle_bytes = fs::metadata(folder.join(BUNDLE)).map_or(0, |bundle| bundle.len());
         Ok(Some(StoredBuild {
@@ -168,57 +171,6 @@ impl BuildStore {
         disk::sync_folder(&self.builds()).map_err(write())
     }
 
-    /// Points `current` to the build, or removes the link; it changes in one step or not at all.
-    ///
-    /// # Errors
-    /// [`BuildError::NotFound`], or [`BuildError::StrangeCurrent`] if something else bears the name.
-    pub fn point_current(&self, build: Option<&BuildRef>) -> Result<(), BuildError> {
-        let link = self.current_link();
-        let write = || BuildError::io("write", &link, 0);
-        let work = self.begin_work()?;
-        let _guard = self.lock();
-        let before = self.current()?;
-        match build {
-            Some(build) => {
-                self.require(build)?;
-                let new = work.0.join("current");
-                symlink(target_of_current(&build.digest), &new).map_err(write())?;
-                fs::rename(&new, &link).map_err(write())?;
-            }
-            None if before.is_some() => fs::remove_file(&link).map_err(write())?,
-            None => {}
-        }
-        disk::sync_folder(self.root()).map_err(write())
-    }
-
-    /// The digest of the build that `current` points to, if it points to one.
-    ///
-    /// # Errors
-    /// [`BuildError::StrangeCurrent`] if it is not a link that this store made.
-    pub fn current(&self) -> Result<Option<Digest>, BuildError> {
-        let link = self.current_link();
-        let target = match fs::read_link(&link) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                return Err(BuildError::StrangeCurrent(link));
-            }
-            other => other.map_err(BuildError::io("read", &link, 0))?,
-        };
-        let digest = target
-            .components()
-            .nth(1)
-            .and_then(|part| part.as_os_str().to_str());
-        match digest.and_then(|digest| digest.parse().ok()) {
-            Some(digest) if target == target_of_current(&digest) => Ok(Some(digest)),
-            Some(_) | None => Err(BuildError::StrangeCurrent(link)),
-        }
-    }
-
-    /// The link to the files of the build that runs.
-    pub fn current_link(&self) -> PathBuf {
-        self.root().join("current")
-    }
-
     /// The folder with the files of a build.
     pub fn tree(&self, build: &BuildRef) -> PathBuf {
         self.folder(&build.digest).join(TREE)
@@ -267,8 +219,12 @@ impl BuildStore {
         let write = || BuildError::io("write", &folder, 0);
         if folder.exists() {
             match self.verify(build) {
-                Ok(stored) if stored.bundle_bytes > 0 => return Ok(true),
-                Ok(_) => {}
+                Ok(_) => {
+                    // The bundle that was just checked is known to be good; the kept one is not.
+                    fs::rename(new.join(BUNDLE), folder.join(BUNDLE)).map_err(write())?;
+                    disk::sync_folder(&folder).map_err(write())?;
+                    return Ok(true);
+                }
                 Err(error) => tracing::warn!(%build, %error, "replacing a damaged build"),
             }
             let aside = self.begin_work()?;
@@ -346,7 +302,7 @@ impl BuildStore {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn root(&self) -> &Path {
+    pub(super) fn root(&self) -> &Path {
         &self.0.root
     }
 
@@ -374,9 +330,4 @@ impl Drop for Work {
             tracing::warn!(%path, %error, "cannot remove unfinished work; the next start will");
         }
     }
-}
-
-/// Relative, so that the store can be moved or mounted elsewhere.
-fn target_of_current(digest: &Digest) -> PathBuf {
-    Path::new("builds").join(digest.to_string()).join(TREE)
 }

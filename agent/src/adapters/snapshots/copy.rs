@@ -82,9 +82,7 @@ fn back_up(database: &Path, copy: &Path) -> Result<String, SnapshotError> {
     match back_up_in_place(database, copy) {
         // A crash left a rollback journal, and a reader may not roll it back: do it on a copy, so
         // that the original stays as it was found.
-        Err(SnapshotError::Sqlite { source, .. })
-            if source.sqlite_error_code() == Some(rusqlite::ErrorCode::ReadOnly) =>
-        {
+        Err(SnapshotError::Sqlite { source, .. }) if is_hot_journal(&source) => {
             let scratch = beside(copy, ".unrolled");
             let needed = bytes_of(database);
             for suffix in ["", "-journal"] {
@@ -108,6 +106,13 @@ fn back_up(database: &Path, copy: &Path) -> Result<String, SnapshotError> {
         }
         other => other,
     }
+}
+
+/// True for the one error that says a reader met a rollback journal that a crash left. Others of its
+/// family mean a `-wal` that could not be read, whose commits a bare copy would lose.
+fn is_hot_journal(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error().map(|error| error.extended_code);
+    code == Some(rusqlite::ffi::SQLITE_READONLY_ROLLBACK)
 }
 
 fn back_up_in_place(database: &Path, copy: &Path) -> Result<String, SnapshotError> {
