@@ -1,1 +1,6 @@
 //! Tests.
+
+mod fixture;
+mod fixture_faults;
+mod vectors;
+mod wire_refusals;
