@@ -6,3 +6,9 @@ mod crashes;
 mod process;
 mod quiesce;
 mod snapshots;
+//! Tests.
+
+mod fixture;
+mod fixture_faults;
+mod vectors;
+mod wire_refusals;
