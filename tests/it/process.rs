@@ -224,7 +224,7 @@ async fn a_node_lives_in_a_session_of_its_own_and_does_not_see_the_agents_enviro
 async fn two_supervisors_at_once_start_one_node() {
     let ground = Ground::new();
     let script = "echo begun >> begun; exec sleep 60";
-    for round in 1..=10 {
+    for round in 1..=20 {
         let (one, two) = (ground.shell(script), ground.shell(script));
         let (first, second) = tokio::join!(
             tokio::spawn(async move { one.start().await }),
