@@ -3,5 +3,6 @@
 mod builds;
 mod checks;
 mod process;
+mod process_recovery;
 mod quiesce;
 mod snapshots;
