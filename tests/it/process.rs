@@ -117,19 +117,20 @@ async fn a_suspended_node_is_woken_to_end() {
 
 #[tokio::test]
 async fn the_children_of_a_node_end_with_it() {
-    let ground = Ground::new();
-    let supervisor = ground.shell("sleep 60 & echo child $!; wait");
-    supervisor.start().await.unwrap();
-    ground.wait_for_text("node.log", "child ").await;
-    let child: u32 = ground
-        .text("node.log")
-        .trim()
-        .strip_prefix("child ")
-        .unwrap()
-        .parse()
-        .unwrap();
-    assert_eq!(supervisor.stop(PATIENCE).await.unwrap(), Stop::Asked);
-    wait_until("the child ended", async || !process_is_there(child)).await;
+    // The second one has neither the lock nor the environment, only the session.
+    let bare = "env -i /bin/sh -c 'exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-; exec sleep 60'";
+    for child in ["sleep 60", bare] {
+        let ground = Ground::new();
+        let supervisor = ground.shell(&format!("{child} & echo child $!; wait"));
+        supervisor.start().await.unwrap();
+        ground.wait_for_text("node.log", "child ").await;
+        let log = ground.text("node.log");
+        let pid: u32 = log.trim().strip_prefix("child ").unwrap().parse().unwrap();
+        let is_sleep = || fs::read_to_string(format!("/proc/{pid}/comm")).unwrap() == "sleep\n";
+        wait_until("the child sleeps", async || is_sleep()).await;
+        assert_eq!(supervisor.stop(PATIENCE).await.unwrap(), Stop::Asked);
+        wait_until("the child ended", async || !process_is_there(pid)).await;
+    }
 }
 
 #[tokio::test]

@@ -163,6 +163,10 @@ fn stray(extra: &str) -> String {
     format!("setsid sh -c '{extra} echo $$ > stray; exec sleep 60' & exit 0")
 }
 
+/// A stray that forgets its environment, and with it the marker.
+const FORGET: &str =
+    r#"[ -z "$CBAGENT_NODE_LOCK" ] || exec env -i /bin/sh -c "echo \$\$ > stray; exec sleep 60";"#;
+
 async fn stray_pid(ground: &Ground) -> u32 {
     ground.wait_for_text("stray", "\n").await;
     ground.text("stray").trim().parse().unwrap()
@@ -173,8 +177,7 @@ async fn what_a_node_left_behind_counts_as_running_until_it_is_stopped() {
     // The second one closes every inherited file, as daemons of the old school do, and with it the
     // lock; the third one forgets its environment.
     let close_all = "exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-;";
-    let forget = "[ -z \"$CBAGENT_NODE_LOCK\" ] || exec env -i /bin/sh -c \"echo \\$\\$ > stray; exec sleep 60\";";
-    for (case, extra) in [("plain", ""), ("closed", close_all), ("forgot", forget)] {
+    for (case, extra) in [("plain", ""), ("closed", close_all), ("forgot", FORGET)] {
         let ground = Ground::new();
         let supervisor = ground.shell(&stray(extra));
         let leader = supervisor.start().await.unwrap();
@@ -244,17 +247,19 @@ async fn a_reused_process_number_is_never_signalled() {
 #[tokio::test]
 async fn an_agent_that_only_looks_at_the_lock_is_not_taken_for_a_node() {
     let ground = Ground::new();
-    let supervisor = ground.supervisor("/bin/sleep", &["60"]);
+    // Without the marker only the lock tells who belongs to the node.
+    let supervisor = ground.shell(&stray(FORGET));
     supervisor.start().await.unwrap();
+    let stray = stray_pid(&ground).await;
     // A foreign process that has the lock file open, as a probing agent has.
     let open = fs::File::open(ground.path("run/node.lock")).unwrap();
-    let mut foreign = Foreign(
-        Command::new("/bin/sleep")
-            .arg("60")
-            .stdin(open)
-            .spawn()
-            .unwrap(),
-    );
+    let foreign = Command::new("/bin/sleep")
+        .arg("60")
+        .stdin(open)
+        .spawn()
+        .unwrap();
+    let mut foreign = Foreign(foreign);
     supervisor.stop(PATIENCE).await.unwrap();
     assert!(foreign.is_untouched());
+    wait_until("the stray ended", async || !process_is_there(stray)).await;
 }

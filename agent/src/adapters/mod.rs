@@ -3,8 +3,8 @@
 pub mod builds;
 pub mod cbddc_wire;
 pub mod checks;
-pub(crate) mod disk;
 pub mod clock;
+pub(crate) mod disk;
 pub mod host;
 pub mod http;
 pub mod process;

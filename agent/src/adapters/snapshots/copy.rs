@@ -147,7 +147,11 @@ fn back_up_in_place(database: &Path, copy: &Path) -> Result<String, SnapshotErro
 /// Runs `PRAGMA integrity_check` on the file `path` that nobody else uses, without creating files
 /// beside it; errors tell of the database `named`.
 pub(super) fn integrity_check(path: &Path, named: &Path) -> Result<(), SnapshotError> {
-    let error = |source| SnapshotError::Sqlite { action: "check", path: named.to_owned(), source };
+    let error = |source| SnapshotError::Sqlite {
+        action: "check",
+        path: named.to_owned(),
+        source,
+    };
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
         | OpenFlags::SQLITE_OPEN_URI;
