@@ -7,9 +7,10 @@ use cbagent::ports::{EffectError, Stop, Supervisor, UnitState};
 use cbddc_domain::health::{Check, Measurement, Status};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 
 const LIMIT: Duration = Duration::from_millis(300);
 

@@ -4,6 +4,7 @@ mod builds;
 mod checks;
 mod crashes;
 mod process;
+mod process_recovery;
 mod quiesce;
 mod snapshots;
 //! Tests.

@@ -2,8 +2,9 @@
 
 use cbagent::adapters::quiesce::{QuiesceSettings, quiesce, unquiesce};
 use std::fs;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 fn settings(script: Option<&str>) -> QuiesceSettings {
     let shell = |script: &str| vec!["/bin/sh".to_owned(), "-c".to_owned(), script.to_owned()];

@@ -5,3 +5,4 @@ mod small_disk;
 
 pub use small_disk::SmallDisk;
 pub mod bins;
+pub mod ground;

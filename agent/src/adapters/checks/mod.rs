@@ -5,6 +5,7 @@ mod reply;
 
 pub use reply::read_reply;
 
+use crate::adapters::chain;
 use crate::adapters::host::{self, HostError};
 use crate::adapters::http::{self, HttpAddress};
 use crate::ports::{Supervisor, UnitState};
@@ -138,7 +139,7 @@ async fn tcp(address: SocketAddr) -> (Status, String) {
 async fn http(address: &HttpAddress, limit: Duration) -> (Status, String) {
     match http::get(address, limit).await {
         Ok(answer) => judge_reply(&read_reply(answer)),
-        Err(error) => (Status::Unhealthy, sentence(&error)),
+        Err(error) => (Status::Unhealthy, chain(&error)),
     }
 }
 
@@ -153,7 +154,7 @@ async fn host(settings: HostSettings) -> (Status, String) {
 fn host_now(settings: &HostSettings) -> (Status, String) {
     match judge_host(settings) {
         Ok(outcome) => outcome,
-        Err(error) => (Status::Unknown, sentence(&error)),
+        Err(error) => (Status::Unknown, chain(&error)),
     }
 }
 
@@ -205,15 +206,4 @@ fn judge_host(settings: &HostSettings) -> Result<(Status, String), HostError> {
 
 fn mebibytes(bytes: u64) -> u64 {
     bytes / (1024 * 1024)
-}
-
-fn sentence(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

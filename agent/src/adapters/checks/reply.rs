@@ -96,7 +96,12 @@ mod tests {
 
     #[test]
     fn all_forms_of_a_health_report_are_read() {
-        let cases: [(&str, &str, &[(&str, &str)]); 16] = [
+        type Case = (
+            &'static str,
+            &'static str,
+            &'static [(&'static str, &'static str)],
+        );
+        let cases: [Case; 16] = [
             ("Healthy", "Healthy", &[]),
             ("Degraded\r\n", "Degraded", &[]),
             ("\u{feff}Unhealthy", "Unhealthy", &[]),

@@ -6,9 +6,9 @@
 //! killed at any time. It talks to the agent through its standard output; the agent's end being gone
 //! means that the agent died, and then nothing is started.
 
-use super::chain;
 use super::lock::{self, Record};
 use super::procfs::Process;
+use crate::adapters::chain;
 use crate::adapters::clock::current_boot_id;
 use rustix::io::FdFlags;
 use std::convert::Infallible;
@@ -175,11 +175,13 @@ fn replace_by(order: &Order) -> LaunchError {
         sleep(BETWEEN_TRIES);
         error = program.exec();
     }
-    match error.kind() {
-        io::ErrorKind::NotFound => LaunchError::Missing(order.program.clone()),
-        io::ErrorKind::PermissionDenied => LaunchError::NotExecutable(order.program.clone()),
-        // ErrorKind is non-exhaustive: everything else is told in the system's words.
-        _ => LaunchError::Exec(order.program.clone(), error),
+    let program = order.program.clone();
+    if error.kind() == io::ErrorKind::NotFound {
+        LaunchError::Missing(program)
+    } else if error.kind() == io::ErrorKind::PermissionDenied {
+        LaunchError::NotExecutable(program)
+    } else {
+        LaunchError::Exec(program, error)
     }
 }
 

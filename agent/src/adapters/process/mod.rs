@@ -18,6 +18,7 @@ pub use launch::{EXIT_BUSY, EXIT_FAILED, launch};
 pub use log::LOG_BYTES_MAX;
 pub use settings::{ProcessSettings, own_binary};
 
+use crate::adapters::chain;
 use crate::adapters::clock::current_boot_id;
 use crate::ports::{EffectError, Stop, Supervisor, UnitState};
 use async_trait::async_trait;
@@ -324,16 +325,4 @@ fn send(process: &Process, signal: Signal) -> Result<(), ProcessError> {
             pid: process.pid,
             source: error.into(),
         })
-}
-
-/// An error with all its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

@@ -33,6 +33,7 @@ impl ProcessSupervisor {
     pub(super) async fn start_once(&self) -> Result<u32, ProcessError> {
         let _operation = self.operation.lock().await;
         let deadline = Instant::now() + LAUNCH_LIMIT;
+        let mut before = None;
         loop {
             let late = Instant::now() >= deadline;
             match self.look(Depth::Thorough).await? {
@@ -42,15 +43,22 @@ impl ProcessSupervisor {
                     Launched::Busy if late => return Err(self.hidden()),
                     Launched::Busy => {}
                 },
-                // A launcher that is under way shows as one of these for a moment; what an earlier
-                // node left behind shows until it is stopped.
-                Found::Others(others) if late || !others.iter().any(is_launcher) => {
-                    return Err(others
-                        .first()
-                        .map_or_else(|| self.hidden(), |one| ProcessError::Leftover(one.into())));
+                // A launcher that is under way shows as one of these for a moment; it may become the
+                // node between our reading of the record and of `/proc`, so only what is seen twice
+                // is what an earlier node left behind.
+                Found::Others(others) => {
+                    let settled =
+                        before.as_ref() == Some(&others) && !others.iter().any(is_launcher);
+                    if late || settled {
+                        return Err(others.first().map_or_else(
+                            || self.hidden(),
+                            |one| ProcessError::Leftover(one.into()),
+                        ));
+                    }
+                    before = Some(others);
                 }
                 Found::Hidden if late => return Err(self.hidden()),
-                Found::Others(_) | Found::Hidden => {}
+                Found::Hidden => {}
             }
             sleep(POLL).await;
         }
