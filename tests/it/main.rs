@@ -3,13 +3,10 @@
 mod builds;
 mod checks;
 mod crashes;
-mod process;
-mod process_recovery;
-mod quiesce;
-mod snapshots;
-//! Tests.
-
 mod fixture;
 mod fixture_faults;
+mod process;
+mod quiesce;
+mod snapshots;
 mod vectors;
 mod wire_refusals;

@@ -155,7 +155,8 @@ pub(super) fn build_error(error: &BuildError) -> Status {
         BuildError::InUse { .. } => (Code::FailedPrecondition, "build_in_use"),
         BuildError::Io { .. }
         | BuildError::StoredManifest { .. }
-        | BuildError::TreeDamaged { .. } => (Code::Internal, "build_store"),
+        | BuildError::StrangeCurrent(_)
+        | BuildError::DamagedTree { .. } => (Code::Internal, "build_store"),
         BuildError::BundleTooLarge { .. }
         | BuildError::Truncated
         | BuildError::Damaged(_)

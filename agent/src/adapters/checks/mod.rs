@@ -5,9 +5,9 @@ mod reply;
 
 pub use reply::read_reply;
 
-use crate::adapters::chain;
 use crate::adapters::host::{self, HostError};
 use crate::adapters::http::{self, HttpAddress};
+use crate::error_chain;
 use crate::ports::{Supervisor, UnitState};
 use cbddc_domain::health::{Check, Measurement, Status, judge_reply};
 use std::future::Future;
@@ -139,7 +139,7 @@ async fn tcp(address: SocketAddr) -> (Status, String) {
 async fn http(address: &HttpAddress, limit: Duration) -> (Status, String) {
     match http::get(address, limit).await {
         Ok(answer) => judge_reply(&read_reply(answer)),
-        Err(error) => (Status::Unhealthy, chain(&error)),
+        Err(error) => (Status::Unhealthy, error_chain(&error)),
     }
 }
 
@@ -154,7 +154,7 @@ async fn host(settings: HostSettings) -> (Status, String) {
 fn host_now(settings: &HostSettings) -> (Status, String) {
     match judge_host(settings) {
         Ok(outcome) => outcome,
-        Err(error) => (Status::Unknown, chain(&error)),
+        Err(error) => (Status::Unknown, error_chain(&error)),
     }
 }
 

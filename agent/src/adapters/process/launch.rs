@@ -8,8 +8,8 @@
 
 use super::lock::{self, Record};
 use super::procfs::Process;
-use crate::adapters::chain;
 use crate::adapters::clock::current_boot_id;
+use crate::error_chain;
 use rustix::io::FdFlags;
 use std::convert::Infallible;
 use std::ffi::OsString;
@@ -63,8 +63,8 @@ pub fn launch(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         Err(error) => {
             // The agent puts this sentence before the admin; the log is for when there is no agent.
-            let _ = writeln!(report, "{}", chain(&error));
-            eprintln!("cbagent launch: {}", chain(&error));
+            let _ = writeln!(report, "{}", error_chain(&error));
+            eprintln!("cbagent launch: {}", error_chain(&error));
             ExitCode::from(EXIT_FAILED)
         }
     }

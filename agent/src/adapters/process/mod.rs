@@ -18,8 +18,8 @@ pub use launch::{EXIT_BUSY, EXIT_FAILED, launch};
 pub use log::LOG_BYTES_MAX;
 pub use settings::{ProcessSettings, own_binary};
 
-use crate::adapters::chain;
 use crate::adapters::clock::current_boot_id;
+use crate::error_chain;
 use crate::ports::{EffectError, Stop, Supervisor, UnitState};
 use async_trait::async_trait;
 use lock::{Holder, LockFile};
@@ -109,7 +109,7 @@ impl From<&Process> for Leftover {
 
 impl From<ProcessError> for EffectError {
     fn from(error: ProcessError) -> Self {
-        Self(chain(&error))
+        Self(error_chain(&error))
     }
 }
 
