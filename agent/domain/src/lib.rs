@@ -19,3 +19,4 @@ pub mod register;
 pub mod release;
 mod serde_pairs;
 pub mod time;
+pub mod units;

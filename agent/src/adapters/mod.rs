@@ -7,3 +7,4 @@ pub mod host;
 pub mod http;
 pub mod process;
 pub mod snapshots;
+pub mod tls;
