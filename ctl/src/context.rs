@@ -49,8 +49,12 @@ impl Context {
         let dir = root.join("contexts").join(&name);
         if !dir.is_dir() {
             let known = known(&root).join(", ");
-            return Err(CtlError::failed(format!("there is no context `{name}`"))
-                .hint(format!("known here: {}", if known.is_empty() { "none" } else { &known })));
+            return Err(
+                CtlError::failed(format!("there is no context `{name}`")).hint(format!(
+                    "known here: {}",
+                    if known.is_empty() { "none" } else { &known }
+                )),
+            );
         }
         Ok(Self { name, dir })
     }
@@ -66,17 +70,24 @@ impl Context {
         Some(PathBuf::from(text.trim()))
     }
 
+    /// Refuses when there is a context of this name already.
+    pub fn ensure_absent(name: &str) -> Result<(), CtlError> {
+        let dir = config_dir()?.join("contexts").join(name);
+        if !dir.exists() {
+            return Ok(());
+        }
+        let shown = dir.display();
+        Err(
+            CtlError::failed(format!("there is a context `{name}` already, at {shown}"))
+                .hint("choose another --name, or remove that folder if the mesh is gone"),
+        )
+    }
+
     /// Makes a context of files, and the current one where there is none. Refuses to overwrite.
     pub fn register(name: &str, authority: &Path) -> Result<Self, CtlError> {
+        Self::ensure_absent(name)?;
         let root = config_dir()?;
         let dir = root.join("contexts").join(name);
-        if dir.exists() {
-            return Err(CtlError::failed(format!(
-                "there is a context `{name}` already, at {}",
-                dir.display()
-            ))
-            .hint("choose another --name, or remove that folder if the mesh is gone"));
-        }
         make_dir(&dir)?;
         for file in ["mesh.toml", "ca.pem", "user.pem", "user.key"] {
             let from = authority.join(file);
@@ -115,8 +126,9 @@ pub fn read_mesh(path: &Path) -> Result<MeshFile, CtlError> {
         )));
     }
     let text = fs::read_to_string(path).map_err(unreadable)?;
-    toml::from_str(&text)
-        .map_err(|error| CtlError::failed(format!("{} is no mesh file", path.display())).because(error))
+    toml::from_str(&text).map_err(|error| {
+        CtlError::failed(format!("{} is no mesh file", path.display())).because(error)
+    })
 }
 
 /// A mesh file that a command is about to use: with members, and without faults.
@@ -161,8 +173,9 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), CtlError> {
     // Left over from a run that was interrupted.
     drop(fs::remove_file(&beside));
     write_new(&beside, bytes)?;
-    fs::rename(&beside, path)
-        .map_err(|error| CtlError::failed(format!("cannot replace {}", path.display())).because(error))
+    fs::rename(&beside, path).map_err(|error| {
+        CtlError::failed(format!("cannot replace {}", path.display())).because(error)
+    })
 }
 
 /// Whether a text may be a folder's name and part of a certificate's URI: 1 to 64 of letters,

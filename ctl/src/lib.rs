@@ -16,7 +16,6 @@ pub mod render;
 pub mod tls;
 
 use clap::Parser as _;
-use clap::error::ErrorKind;
 use error::{CtlError, Exit};
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -28,10 +27,13 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(refusal) => {
             // Help goes to stdout, faults to stderr. A closed pipe is no reason to complain.
             drop(refusal.print());
-            return match refusal.kind() {
-                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Done.into(),
-                _ => Exit::Usage.into(),
-            };
+            let asked_for_help = refusal.exit_code() == 0;
+            return if asked_for_help {
+                Exit::Done
+            } else {
+                Exit::Usage
+            }
+            .into();
         }
     };
     let ended = commands::run(cli);

@@ -106,7 +106,10 @@ pub fn outcome_of<T>(answer: Result<T, Status>) -> Outcome<T> {
         Ok(answer) => return Outcome::Ok(answer),
         Err(status) => status,
     };
-    let word = status.metadata().get(WORD_KEY).and_then(|word| word.to_str().ok());
+    let word = status
+        .metadata()
+        .get(WORD_KEY)
+        .and_then(|word| word.to_str().ok());
     let message = bounded(status.message());
     match (word, status.code()) {
         (Some(word), _) => Outcome::Refused {
@@ -114,11 +117,13 @@ pub fn outcome_of<T>(answer: Result<T, Status>) -> Outcome<T> {
             message,
         },
         (None, Code::DeadlineExceeded | Code::Cancelled) => Outcome::TimedOut,
-        (None, Code::Unavailable) => Outcome::Unreachable { why: reason(&status) },
+        (None, Code::Unavailable) => Outcome::Unreachable {
+            why: reason(&status),
+        },
         // The client's own transport reports broken connections with a source, agents never do.
-        (None, _) if std::error::Error::source(&status).is_some() => {
-            Outcome::Unreachable { why: reason(&status) }
-        }
+        (None, _) if std::error::Error::source(&status).is_some() => Outcome::Unreachable {
+            why: reason(&status),
+        },
         (None, code) => Outcome::Refused {
             word: snake_case(&format!("{code:?}")),
             message,
@@ -169,7 +174,9 @@ impl Session {
             channel: OnceCell::new(),
         };
         let addresses = mesh.addresses().into_iter();
-        let nodes = addresses.map(|(name, address)| (name, peer(address))).collect();
+        let nodes = addresses
+            .map(|(name, address)| (name, peer(address)))
+            .collect();
         Ok(Self {
             inner: Arc::new(Inner {
                 context,
@@ -232,13 +239,21 @@ impl Session {
 
     /// Says where things stand, for whoever presses Ctrl-C from now on.
     pub fn set_standing(&self, sentence: impl Into<String>) {
-        let mut standing = self.inner.standing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut standing = self
+            .inner
+            .standing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         *standing = sentence.into();
     }
 
     /// Where things stand.
     pub fn standing(&self) -> String {
-        let standing = self.inner.standing.lock().unwrap_or_else(PoisonError::into_inner);
+        let standing = self
+            .inner
+            .standing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         standing.clone()
     }
 
@@ -253,7 +268,9 @@ impl Session {
         let connect = || async {
             tls::connect(Arc::clone(&self.inner.tls), &peer.address, node)
                 .await
-                .map_err(|error| Status::unavailable(format!("{}: {}", peer.address, chain(&error))))
+                .map_err(|error| {
+                    Status::unavailable(format!("{}: {}", peer.address, chain(&error)))
+                })
         };
         peer.channel.get_or_try_init(connect).await.cloned()
     }
@@ -285,7 +302,8 @@ impl Session {
         F: Fn(NodeName, Channel) -> Fut + Clone + Send + 'static,
         Fut: Future<Output = Result<T, Status>> + Send + 'static,
     {
-        self.fan_out_within(nodes, self.inner.jobs, self.inner.timeout, call).await
+        self.fan_out_within(nodes, self.inner.jobs, self.inner.timeout, call)
+            .await
     }
 
     /// Calls many nodes, at most `jobs` at once, each within `limit` from when its turn comes,
@@ -324,9 +342,11 @@ impl Session {
             }
         }
         for node in nodes {
-            outcomes.entry(node.clone()).or_insert_with(|| Outcome::Unreachable {
-                why: "the call ended without an outcome".to_owned(),
-            });
+            outcomes
+                .entry(node.clone())
+                .or_insert_with(|| Outcome::Unreachable {
+                    why: "the call ended without an outcome".to_owned(),
+                });
         }
         outcomes
     }
@@ -346,11 +366,46 @@ pub mod client {
     }
 
     client!(build, build_service_client, BuildServiceClient, "Builds.");
-    client!(health, health_service_client, HealthServiceClient, "Health.");
-    client!(journal, journal_service_client, JournalServiceClient, "The journal.");
-    client!(mesh, mesh_service_client, MeshServiceClient, "What agents ask each other.");
-    client!(node, node_service_client, NodeServiceClient, "Where the node stands.");
-    client!(release, release_service_client, ReleaseServiceClient, "Releases.");
-    client!(rollout, rollout_service_client, RolloutServiceClient, "A proposer's steps.");
-    client!(snapshot, snapshot_service_client, SnapshotServiceClient, "Snapshots.");
+    client!(
+        health,
+        health_service_client,
+        HealthServiceClient,
+        "Health."
+    );
+    client!(
+        journal,
+        journal_service_client,
+        JournalServiceClient,
+        "The journal."
+    );
+    client!(
+        mesh,
+        mesh_service_client,
+        MeshServiceClient,
+        "What agents ask each other."
+    );
+    client!(
+        node,
+        node_service_client,
+        NodeServiceClient,
+        "Where the node stands."
+    );
+    client!(
+        release,
+        release_service_client,
+        ReleaseServiceClient,
+        "Releases."
+    );
+    client!(
+        rollout,
+        rollout_service_client,
+        RolloutServiceClient,
+        "A proposer's steps."
+    );
+    client!(
+        snapshot,
+        snapshot_service_client,
+        SnapshotServiceClient,
+        "Snapshots."
+    );
 }

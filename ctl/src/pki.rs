@@ -34,7 +34,9 @@ pub enum PkiError {
         source: std::io::Error,
     },
     /// The name cannot stand in a certificate.
-    #[error("{0} cannot be a host's name in a certificate: a name's last part must not be a number")]
+    #[error(
+        "{0} cannot be a host's name in a certificate: a name's last part must not be a number"
+    )]
     Name(String),
     /// A key or certificate could not be made.
     #[error("cannot make a certificate")]
@@ -110,8 +112,12 @@ impl Authority {
         if let Holder::Node(_) = holder {
             rustls_pki_types::DnsName::try_from(name.as_str())
                 .map_err(|_| PkiError::Name(name.clone()))?;
-            params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
-            params.subject_alt_names.push(SanType::DnsName(name.try_into()?));
+            params
+                .extended_key_usages
+                .push(ExtendedKeyUsagePurpose::ServerAuth);
+            params
+                .subject_alt_names
+                .push(SanType::DnsName(name.try_into()?));
         }
         let cert = params.signed_by(&key, &self.issuer)?;
         Ok(Issued {
@@ -132,7 +138,9 @@ fn params(common_name: &str, valid: Duration) -> CertificateParams {
     let now = OffsetDateTime::now_utc();
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, common_name);
+    params
+        .distinguished_name
+        .push(DnType::CommonName, common_name);
     params.not_before = now - BACKDATED;
     params.not_after = now + valid;
     params

@@ -1,1 +1,6 @@
 //! Tests.
+
+mod config;
+mod ctl;
+mod fake;
+mod tls;

@@ -39,7 +39,9 @@ pub fn waves(text: &str) -> Result<WaveSize, String> {
 
 pub(super) fn member(text: &str) -> Result<(NodeName, String), String> {
     let (name, address) = text.split_once('=').ok_or("must be NAME=HOST:PORT")?;
-    let name = name.parse::<NodeName>().map_err(|fault| fault.to_string())?;
+    let name = name
+        .parse::<NodeName>()
+        .map_err(|fault| fault.to_string())?;
     Ok((name, address.to_owned()))
 }
 
