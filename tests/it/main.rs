@@ -2,11 +2,15 @@
 
 mod builds;
 mod checks;
+mod config;
 mod crashes;
+mod ctl;
+mod fake;
 mod fixture;
 mod fixture_faults;
 mod process;
 mod quiesce;
 mod snapshots;
+mod tls;
 mod vectors;
 mod wire_refusals;

@@ -309,16 +309,13 @@ fn check_chain(connection: &Connection) -> Result<u64, SqliteError> {
     let query = "SELECT number, wall_ms, kind, epoch, generation, actor, text, hash \
                  FROM journal WHERE number >= ?1 ORDER BY number";
     let mut statement = connection.prepare(query)?;
-    let mut expected = first;
-    for line in statement.query_map([first], read_line)? {
+    for (expected, line) in (first..).zip(statement.query_map([first], read_line)?) {
         let line = line?;
-        let right =
-            line.number == expected && chained(&previous, line.number, &line.line) == line.hash;
-        if !right {
+        let hash = chained(&previous, expected, &line.line);
+        if line.number != expected || line.hash != hash {
             return Err(SqliteError::ChainBroken(expected));
         }
-        previous = line.hash;
-        expected += 1;
+        previous = hash;
     }
     Ok(newest)
 }
