@@ -128,6 +128,15 @@ pub(crate) fn names(folder: &Path) -> Vec<String> {
     names
 }
 
+/// Ends the writer also when the test fails, which would otherwise wait for it.
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn a_snapshot_while_a_writer_commits_is_of_one_moment() {
     for journal_mode in ["wal", "delete"] {
@@ -141,6 +150,7 @@ fn a_snapshot_while_a_writer_commits_is_of_one_moment() {
                     transfer(&mut connection, number);
                 }
             });
+            let _stop = StopOnDrop(&stop);
             for number in 0..10 {
                 // The writer commits before and after every snapshot.
                 let seen = commits.load(Ordering::Relaxed);
@@ -172,7 +182,6 @@ fn a_snapshot_while_a_writer_commits_is_of_one_moment() {
                     snapshot
                 );
             }
-            stop.store(true, Ordering::Relaxed);
         });
         assert_eq!(place.store.list().expect("a list").len(), 10);
     }
