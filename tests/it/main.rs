@@ -8,6 +8,7 @@ mod ctl;
 mod fake;
 mod fixture;
 mod fixture_faults;
+mod mesh;
 mod process;
 mod quiesce;
 mod snapshots;

@@ -1,8 +1,10 @@
 //! The harness: what the tests, the demo and the benchmarks share.
 
 pub mod bins;
+pub mod demo;
 pub mod fixture;
 pub mod ground;
+pub mod mesh;
 mod small_disk;
 
 pub use small_disk::SmallDisk;

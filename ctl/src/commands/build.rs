@@ -4,6 +4,7 @@ use super::bundle;
 use crate::cli::{BuildCommand, NodesArgs, Output, PackArgs, PushArgs};
 use crate::error::{CtlError, Exit};
 use crate::mesh::{Session, client};
+use crate::pack::{self, PackOptions};
 use crate::render::{self, NodeRow, Table};
 use cbddc_domain::build::BuildRef;
 use cbddc_domain::units::show_size_bytes;
@@ -47,6 +48,14 @@ struct BuildJson {
     changes_persistence: bool,
 }
 
+/// What `build pack -o json` prints.
+#[derive(Debug, Serialize)]
+struct PackJson {
+    build: String,
+    digest: String,
+    bundle: PathBuf,
+}
+
 /// What `build push -o json` prints.
 #[derive(Debug, Serialize)]
 struct PushJson {
@@ -63,8 +72,31 @@ struct Pushed {
 }
 
 /// Runs `build pack`, which needs no mesh.
-pub(super) fn pack(_arguments: &PackArgs, _output: Output) -> Result<Exit, CtlError> {
-    Err(CtlError::failed("build pack is not built yet"))
+pub(super) fn pack(arguments: &PackArgs, output: Output) -> Result<Exit, CtlError> {
+    let file = match &arguments.out {
+        Some(file) => file.clone(),
+        None => PathBuf::from(format!("{}.cbundle", arguments.build)),
+    };
+    let options = PackOptions {
+        changes_persistence: arguments.changes_persistence,
+        ..PackOptions::default()
+    };
+    let packed = pack::pack(&arguments.dir, arguments.build.clone(), &options, &file);
+    let build =
+        packed.map_err(|error| CtlError::failed("no bundle was made").because(error))?;
+    let json = PackJson {
+        build: build.id.to_string(),
+        digest: build.digest.to_string(),
+        bundle: file,
+    };
+    render::print(output, &json, || {
+        let mut table = Table::new(&["BUILD", "DIGEST", "BUNDLE"]);
+        let digest = json.digest.chars().take(12).collect();
+        let bundle = json.bundle.display().to_string();
+        table.row([json.build.clone(), digest, bundle]);
+        table.render()
+    })?;
+    Ok(Exit::Done)
 }
 
 /// Runs the commands that need one.
