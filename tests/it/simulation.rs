@@ -4,7 +4,7 @@
 //! are run.
 
 use cbddc_tests::sim::meshes;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -53,6 +53,7 @@ fn no_mesh_breaks_a_rule() {
     let failed: Mutex<Vec<(u64, String)>> = Mutex::new(Vec::new());
     let seen = Mutex::new(BTreeSet::new());
     let steps = AtomicU64::new(0);
+    let outcomes: Mutex<BTreeMap<String, u64>> = Mutex::new(BTreeMap::new());
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
@@ -65,6 +66,9 @@ fn no_mesh_breaks_a_rule() {
                         Ok(report) => {
                             seen.lock().expect("no panic").extend(report.seen);
                             steps.fetch_add(report.steps, Ordering::Relaxed);
+                            for outcome in report.outcomes {
+                                *outcomes.lock().expect("no panic").entry(outcome).or_default() += 1;
+                            }
                             report.broken
                         }
                         Err(panic) => Some(format!("panicked: {panic}")),
@@ -79,6 +83,7 @@ fn no_mesh_breaks_a_rule() {
     let mut failed = failed.into_inner().expect("no panic");
     failed.sort();
     println!("{seeds} meshes, {} steps", steps.into_inner());
+    println!("{:#?}", outcomes.into_inner().expect("no panic"));
     println!("{:?}", seen.into_inner().expect("no panic"));
     let list: Vec<_> = failed.iter().map(|(seed, broken)| format!("seed {seed}: {broken}")).collect();
     if let Some((seed, _)) = failed.first() {

@@ -464,7 +464,10 @@ impl Checker {
         }
         let runs = host.world.process.as_ref().map(|process| &process.build);
         let revoked = release.is_some_and(|release| node.register.revoked(&release.build.digest).is_some());
-        if runs != release.map(|release| &release.build) && !(revoked && runs.is_none()) {
+        // A build that was committed and keeps ending is started again and again, visibly.
+        let stopped = runs.is_none() && (revoked || node.restart.is_some());
+        if runs != release.map(|release| &release.build) && !stopped {
+            let (release, runs) = (release.map(|r| &r.build.id), runs.map(|build| &build.id));
             return Some(format!("{name} is steady on {release:?} and runs {runs:?}"));
         }
         None

@@ -36,6 +36,8 @@ pub enum Script {
     Rollback {
         /// Whether to revoke what runs.
         revoke: bool,
+        /// Where to, if no node names anything.
+        otherwise: Release,
     },
     /// Go on with what another client began.
     Resume,
@@ -78,6 +80,16 @@ impl Client {
     /// Whether it has ended or died.
     pub fn is_gone(&self) -> bool {
         self.gone
+    }
+
+    /// What it was about and how it ended, in a few words.
+    pub fn word(&self) -> String {
+        let kind = self.proposal.as_ref().map(|proposal| format!("{:?}", proposal.kind));
+        let outcome = self.outcome.as_ref().map(|outcome| {
+            let text = format!("{outcome:?}");
+            text.chars().take_while(|c| c.is_alphanumeric()).collect::<String>()
+        });
+        format!("{} {}", kind.unwrap_or_default(), outcome.unwrap_or_else(|| "died".into()))
     }
 
     /// Ends it in the middle.
@@ -231,8 +243,8 @@ impl Client {
                 };
                 (ProposalKind::Rollout, plan, BTreeMap::new())
             }
-            Script::Rollback { revoke } => {
-                let (target, runs) = rollback_target(&nodes)?;
+            Script::Rollback { revoke, otherwise } => {
+                let (target, runs) = rollback_target(&nodes, otherwise)?;
                 let revokes = runs.filter(|_| revoke).map(|release| {
                     (release.build.digest, "it loses orders".to_owned())
                 });
@@ -281,7 +293,7 @@ fn unfinished(nodes: &[&Node]) -> Option<Plan> {
 }
 
 /// The newest committed and unrevoked release that is not the decided one, and what is decided.
-fn rollback_target(nodes: &[&Node]) -> Option<(Release, Option<Release>)> {
+fn rollback_target(nodes: &[&Node], otherwise: Release) -> Option<(Release, Option<Release>)> {
     let revoked: BTreeSet<Digest> = nodes
         .iter()
         .flat_map(|node| &node.register.revocations)
@@ -299,8 +311,12 @@ fn rollback_target(nodes: &[&Node]) -> Option<(Release, Option<Release>)> {
     let usable = committed
         .filter(|generation| Some(&generation.release) != runs.as_ref())
         .filter(|generation| !revoked.contains(&generation.release.build.digest));
-    let newest = usable.max_by_key(|generation| generation.committed)?;
-    Some((newest.release.clone(), runs))
+    let newest = usable.max_by_key(|generation| generation.committed);
+    let otherwise = Some(otherwise)
+        .filter(|release| Some(release) != runs.as_ref())
+        .filter(|release| !revoked.contains(&release.build.digest));
+    let target = newest.map(|generation| generation.release.clone()).or(otherwise)?;
+    Some((target, runs))
 }
 
 fn refused(refusal: &Refusal) -> Failure {

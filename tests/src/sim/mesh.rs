@@ -288,9 +288,11 @@ impl Mesh {
             reason: "first release".into(),
         };
         self.checker.decided_before(&record);
+        self.healed = true;
         for host in 0..self.hosts.len() {
             self.handle(host, Event::Learn(Box::new(record.clone())));
         }
+        self.healed = false;
     }
 
     fn at(&mut self, t: u64, happening: Happening) {
@@ -608,7 +610,7 @@ impl Mesh {
             }
         };
         if let Some(words) = words
-            && (words != "tick" || !taken.entries.is_empty())
+            && (!(words == "tick" || words.starts_with("Exited") || words.starts_with("hear ")) || !taken.entries.is_empty())
         {
             let entries: Vec<_> = taken.entries.iter().map(|e| e.kind).collect();
             let phase = phase_words(&taken.node.phase);
@@ -707,8 +709,14 @@ impl Mesh {
             let process = process.number;
             self.after(500, 15_000, Happening::ProcessEnds { host: index, process });
         }
-        let words = result.is_ok();
-        self.note(|| format!("n{}: performed {effect:?}: {words}", index + 1));
+        let well = result.is_ok();
+        let words = match effect {
+            Effect::Fetch(build) => format!("Fetch {}", build.id),
+            Effect::Point(Some(build)) => format!("Point {}", build.id),
+            Effect::Drain | Effect::Stop | Effect::Snapshot(_) | Effect::Restore(..) => format!("{effect:?}"),
+            Effect::Point(None) | Effect::Start | Effect::Check => format!("{effect:?}"),
+        };
+        self.note(|| format!("n{}: performed {words}: {well}", index + 1));
         result
     }
 

@@ -4,6 +4,7 @@ use super::client::Script;
 use super::mesh::{Faults, Mesh};
 use super::random::Random;
 use super::world::Quality;
+use cbddc_domain::release::Release;
 use std::collections::BTreeSet;
 
 /// What became of one simulated mesh.
@@ -16,6 +17,8 @@ pub struct Report {
     pub seen: BTreeSet<(&'static str, &'static str)>,
     /// How many steps the agents took.
     pub steps: u64,
+    /// How the clients ended, in a word each.
+    pub outcomes: Vec<String>,
 }
 
 /// Runs the mesh of `seed`.
@@ -27,6 +30,7 @@ pub fn run(seed: u64, trace: bool) -> Report {
         trace: mesh.trace.take().unwrap_or_default(),
         seen: std::mem::take(&mut mesh.seen),
         steps: mesh.steps,
+        outcomes: mesh.clients.iter().map(super::client::Client::word).collect(),
     }
 }
 
@@ -34,14 +38,14 @@ fn faults(random: &mut Random) -> Faults {
     let mut pick = |choices: &[u64]| choices[random.index(choices.len())];
     Faults {
         until_ms: pick(&[40_000, 80_000, 120_000]),
-        loss: pick(&[0, 20, 150, 400]),
+        loss: pick(&[0, 0, 5, 40, 150]),
         double: pick(&[0, 100, 300]),
-        delay_ms: pick(&[20, 300, 2_000]),
-        late: pick(&[0, 20, 100]),
-        effect_fails: pick(&[0, 0, 20, 150]),
-        crash_at_step: pick(&[0, 2, 15]),
-        crash_every_ms: pick(&[0, 20_000, 60_000]),
-        partition_every_ms: pick(&[0, 8_000, 30_000]),
+        delay_ms: pick(&[20, 100, 300, 1_200]),
+        late: pick(&[0, 0, 5, 50]),
+        effect_fails: pick(&[0, 0, 10, 80]),
+        crash_at_step: pick(&[0, 0, 3, 15]),
+        crash_every_ms: pick(&[0, 0, 15_000, 60_000]),
+        partition_every_ms: pick(&[0, 0, 8_000, 30_000]),
         exit_every_ms: pick(&[0, 0, 30_000]),
     }
 }
@@ -68,19 +72,21 @@ fn rough_mesh(seed: u64, trace: bool) -> Mesh {
     if mesh.random.chance(700) {
         mesh.seed_record(&first);
     }
-    let clients = mesh.random.between(1, 4);
+    let clients = mesh.random.between(1, 6);
+    let mut begins = mesh.random.below(10_000);
     for client in 0..clients {
-        let script = script(&mut mesh, client);
-        let begins = mesh.random.below(until * 2 / 3);
+        let script = script(&mut mesh, client, &first);
         let life = mesh.random.below(30_000);
         let dies = mesh.random.chance(350).then_some(begins + life);
         mesh.add_client(begins, script, dies);
+        // Often while the one before is at work, sometimes together with it.
+        begins = (begins + mesh.random.below(25_000)).min(until);
     }
     mesh
 }
 
-fn script(mesh: &mut Mesh, client: u64) -> Script {
-    match mesh.random.below(100) {
+fn script(mesh: &mut Mesh, client: u64, first: &Release) -> Script {
+    match mesh.random.below(if client == 0 { 45 } else { 100 }) {
         0..45 => {
             let hosts = mesh.hosts.len();
             let quality = quality(&mut mesh.random, hosts);
@@ -92,11 +98,11 @@ fn script(mesh: &mut Mesh, client: u64) -> Script {
             }
             Script::Rollout(release, targets)
         }
-        45..70 => {
+        45..65 => {
             let revoke = mesh.random.chance(500);
-            Script::Rollback { revoke }
+            Script::Rollback { revoke, otherwise: first.clone() }
         }
-        70..88 => Script::Resume,
+        65..88 => Script::Resume,
         _ => Script::Abort,
     }
 }
