@@ -357,7 +357,9 @@ impl Register {
 
     /// Answers a peer that asks about `epoch`, sealing the epoch unless it was voted for (rule 9).
     pub fn answer(&mut self, epoch: Epoch) -> Answer {
-        if self.decided_epoch() == epoch {
+        // Votes below the decided record are forgotten: whether this agent had voted for a superseded
+        // epoch cannot be told any more, so it never claims that it had not.
+        if self.decided_epoch() >= epoch {
             Answer::Decided
         } else if self.votes.contains_key(&epoch) {
             Answer::Voted
