@@ -322,6 +322,9 @@ impl Register {
         let mut news = false;
         if record.epoch > self.decided_epoch() {
             self.decided = Some(record.clone());
+            // What is decided fences like a promise: a vote for an earlier epoch would be forgotten
+            // at once, and an activation would be overtaken at once.
+            self.promised = self.promised.max(record.epoch);
             news = true;
         }
         news |= merge_revocations(&mut self.revocations, &record_revocations(record));
