@@ -124,6 +124,10 @@ impl Turn<'_> {
 
     /// Acts on the highest decided record, wherever the phase allows it (rules 8 and 11).
     pub(super) fn settle(&mut self) {
+        // A decided record ends the leases of its epoch and earlier ones, whatever it orders here.
+        if let (Phase::Prepared { running, .. }, None) = (&self.node.phase, &self.node.lease) {
+            self.node.phase = Phase::Steady { running: *running };
+        }
         let Some(record) = self.node.register.decided.clone() else {
             return;
         };
