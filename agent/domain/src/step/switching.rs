@@ -409,6 +409,14 @@ impl Turn<'_> {
     }
 
     fn enter_revert_step(&mut self, at: RevertStep) {
+        if let Phase::Reverting(revert) = &mut self.node.phase {
+            revert.failures = 0;
+        }
+        self.take_revert_step(at);
+    }
+
+    /// Orders a step of the revert, for the first time or again.
+    fn take_revert_step(&mut self, at: RevertStep) {
         let Phase::Reverting(mut revert) = self.node.phase.clone() else {
             return;
         };
@@ -425,7 +433,6 @@ impl Turn<'_> {
         } else {
             revert.at = at;
         }
-        revert.failures = 0;
         let (at, to, restore, left) = (revert.at, revert.to, revert.restore.clone(), revert.left);
         self.node.phase = Phase::Reverting(revert);
         self.order_revert_step(at, to, restore, left);
@@ -553,18 +560,14 @@ impl Turn<'_> {
         if revert.failures >= REVERT_TRIES {
             return self.stuck(error);
         }
-        let (at, to, restore, left) = (revert.at, revert.to, revert.restore.clone(), revert.left);
-        self.node.phase = Phase::Reverting(revert);
         // A node that was not ready may have ended: start it again before checking again.
-        let at = if at == RevertStep::Check {
+        let at = if revert.at == RevertStep::Check {
             RevertStep::Start
         } else {
-            at
+            revert.at
         };
-        if let Phase::Reverting(revert) = &mut self.node.phase {
-            revert.at = at;
-        }
-        self.order_revert_step(at, to, restore, left);
+        self.node.phase = Phase::Reverting(revert);
+        self.take_revert_step(at);
     }
 
     pub(super) fn check_failed(&mut self, generation: GenerationNumber, cause: &str) {
