@@ -680,11 +680,24 @@ impl Turn<'_> {
                     let cause = "the agent was interrupted in the middle of the switch".to_owned();
                     self.leave_switch(CauseKind::Interrupted, cause);
                 }
-                Purpose::Converge { .. } | Purpose::Restore => match self.overtaken(&switch) {
-                    Some((kind, cause)) => self.leave_switch(kind, cause),
-                    None => self.enter_switch_step(switch.at),
-                },
+                Purpose::Converge { .. } | Purpose::Restore => {
+                    // The host may have gone down as well: a node that ended is started again.
+                    let mut switch = switch;
+                    if switch.at == SwitchStep::Check && !node_runs {
+                        switch.at = SwitchStep::Start;
+                    }
+                    let revoked = self.revocation_reason(self.release_of(switch.to));
+                    let revoked = revoked.filter(|_| switch.at == SwitchStep::Start);
+                    let revoked = revoked.map(|reason| (CauseKind::Superseded, reason));
+                    match revoked.or_else(|| self.overtaken(&switch)) {
+                        Some((kind, cause)) => self.leave_switch(kind, cause),
+                        None => self.enter_switch_step(switch.at),
+                    }
+                }
             },
+            Phase::Reverting(revert) if revert.at == RevertStep::Check && !node_runs => {
+                self.enter_revert_step(RevertStep::Start);
+            }
             Phase::Reverting(revert) => self.enter_revert_step(revert.at),
             Phase::Probation(mut probation) => {
                 // Answers that were on their way are lost: ask again.
