@@ -652,10 +652,9 @@ impl Turn<'_> {
         }
         let running = match &self.node.phase {
             Phase::Steady { running } | Phase::Prepared { running, .. } => *running,
-            Phase::Switching(_)
-            | Phase::Probation(_)
-            | Phase::Reverting(_)
-            | Phase::Stuck { .. } => None,
+            // It waits for the voters' answers: see `started`.
+            Phase::Probation(_) => return,
+            Phase::Switching(_) | Phase::Reverting(_) | Phase::Stuck { .. } => None,
         };
         match running {
             _ if restart.under_way => self.node.restart = None,
@@ -700,10 +699,19 @@ impl Turn<'_> {
             }
             Phase::Reverting(revert) => self.enter_revert_step(revert.at),
             Phase::Probation(mut probation) => {
+                let over = probation.asking.is_some() || probation.deadline.passed(self.now);
                 // Answers that were on their way are lost: ask again.
-                if probation.asking.take().is_some() {
-                    self.node.phase = Phase::Probation(probation);
-                } else if !node_runs && !probation.deadline.passed(self.now) {
+                probation.asking = None;
+                self.node.phase = Phase::Probation(probation);
+                if !node_runs && over {
+                    // It starts once it is confirmed, not before.
+                    self.node.restart = Some(Retry {
+                        at: self.now.deadline(0),
+                        failures: 0,
+                        cause: "the node had ended when the agent came back".to_owned(),
+                        under_way: false,
+                    });
+                } else if !node_runs {
                     let cause = "the node had ended when the agent came back".to_owned();
                     self.begin_revert(CauseKind::CheckFailed, cause);
                 }
