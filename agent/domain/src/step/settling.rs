@@ -151,9 +151,11 @@ impl Turn<'_> {
             }
             Phase::Steady { running } => self.settle_steady(running, &record, target),
             Phase::Stuck { since, .. }
-                if record.epoch > since && self.revocation_reason(&target).is_none() =>
+                if record.epoch > since
+                    && self.node.pending.is_none()
+                    && !self.is_held(record.epoch)
+                    && self.revocation_reason(&target).is_none() =>
             {
-                self.node.pending = None;
                 self.converge(Fallback::Nothing, &record, target);
             }
             Phase::Probation(_)
@@ -169,7 +171,7 @@ impl Turn<'_> {
                 running: Some(probation.running),
             };
             self.commit(probation.running, record);
-        } else if self.revocation_reason(&target).is_none() {
+        } else if self.revocation_reason(&target).is_none() && !self.is_held(record.epoch) {
             // A superseded probation switches directly (rule 11).
             let text = format!("superseded by epoch {}", record.epoch);
             if let Some(generation) = self.node.history.get_mut(probation.running) {
@@ -217,17 +219,19 @@ impl Turn<'_> {
             .phase
             .running()
             .is_some_and(|running| self.release_of(running) == target);
-        let held = self
-            .node
-            .held
-            .as_ref()
-            .is_some_and(|held| held.epoch >= record.epoch);
+        let held = self.is_held(record.epoch);
         let waits = self
             .node
             .fetch_retry
             .as_ref()
             .is_some_and(|retry| !retry.at.passed(self.now));
         !runs && !held && !waits && self.revocation_reason(target).is_none()
+    }
+
+    /// Whether what `epoch` orders has failed here, so that a later record is waited for.
+    fn is_held(&self, epoch: Epoch) -> bool {
+        let held = self.node.held.as_ref();
+        held.is_some_and(|held| held.epoch >= epoch)
     }
 
     fn converge(&mut self, from: Fallback, record: &Record, target: Release) {

@@ -501,13 +501,35 @@ impl Turn<'_> {
             "the node is stopped; look at `cbctl journal list`, then order a release that works \
                       with `cbctl rollback --mesh --to RELEASE`"
                 .to_owned();
-        let since = self.node.register.decided_epoch();
+        let since = if self.tried_what_is_decided() {
+            self.node.register.decided_epoch()
+        } else {
+            Epoch::default()
+        };
         self.node.phase = Phase::Stuck {
             cause,
             remedy,
             since,
         };
         self.order(Effect::Stop);
+    }
+
+    /// Whether what the record orders is what failed on the way there or on the way back. If it is
+    /// not, it came in meanwhile and is still worth a try.
+    fn tried_what_is_decided(&self) -> bool {
+        let decided = self.node.register.decided.as_ref();
+        let Some(target) = decided.and_then(|record| record.release_for(&self.context.name)) else {
+            return true;
+        };
+        let Phase::Reverting(revert) = &self.node.phase else {
+            return true;
+        };
+        let to = match revert.to {
+            Some(Fallback::Generation(number)) => Some(number),
+            Some(Fallback::Nothing) | None => None,
+        };
+        let mut tried = to.into_iter().chain([revert.left]);
+        tried.any(|number| self.release_of(number) == target)
     }
 
     pub(super) fn effect_failed(&mut self, number: u64, error: &str) {
