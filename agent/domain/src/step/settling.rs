@@ -243,9 +243,18 @@ impl Turn<'_> {
                 let cause =
                     format!("no snapshot from before the activation of what {target} replaces");
                 self.say_of("held", epoch, cause.clone());
-                self.node.held = Some(Held { epoch, cause });
-                return;
+                self.node.held = Some(Held {
+                    epoch,
+                    cause: cause.clone(),
+                });
+                // Nothing but a probation has to be left; the others stay as they are.
+                return self.begin_revert_of_probation(cause);
             }
+        } else if let Phase::Probation(probation) = &self.node.phase {
+            // As a revert would: an older build cannot read what this one has written.
+            let generation = self.node.history.get(probation.running);
+            let changed = generation.filter(|generation| generation.changes_persistence);
+            restore = changed.and_then(|generation| generation.snapshot_before.clone());
         }
         self.begin_switch(
             from,
@@ -254,6 +263,12 @@ impl Turn<'_> {
             SwitchStep::Fetch,
             restore,
         );
+    }
+
+    fn begin_revert_of_probation(&mut self, cause: String) {
+        if matches!(self.node.phase, Phase::Probation(_)) {
+            self.begin_revert(CauseKind::Superseded, cause);
+        }
     }
 
     /// The snapshot from before the first activation after `target` last ran: the state in which
