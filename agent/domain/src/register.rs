@@ -31,7 +31,7 @@ impl Epoch {
     /// The epoch of a new proposer that has heard of `self` at most.
     pub fn next(self, nonce: u64) -> Self {
         Self {
-            counter: self.counter + 1,
+            counter: self.counter.saturating_add(1),
             nonce,
         }
     }

@@ -244,6 +244,9 @@ impl Turn<'_> {
             return self.begin_revert(kind, cause);
         }
         self.mark_left(switch.to, kind, &cause, purpose_epoch(switch.purpose));
+        if switch.at == SwitchStep::Fetch {
+            self.node.history.forget(switch.to);
+        }
         if let Purpose::Rollout { epoch, .. } = switch.purpose {
             self.close(epoch, &cause);
         }
