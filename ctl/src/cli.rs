@@ -7,7 +7,7 @@ pub use change::{
     AbortArgs, ConfirmArgs, PlanArgs, ResumeArgs, RollbackArgs, RolloutCommand, StartArgs,
     TargetArgs, TimingArgs, WaveArgs,
 };
-pub use values::{WaveSize, duration, waves};
+pub use values::duration;
 
 use cbddc_domain::build::BuildId;
 use cbddc_domain::id::NodeName;

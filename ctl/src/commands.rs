@@ -2,6 +2,7 @@
 
 mod build;
 mod bundle;
+mod ending;
 mod health;
 mod journal;
 mod mesh;

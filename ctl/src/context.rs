@@ -13,6 +13,8 @@
 
 use crate::error::CtlError;
 use cbddc_domain::mesh::MeshFile;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -57,6 +59,21 @@ impl Context {
             );
         }
         Ok(Self { name, dir })
+    }
+
+    /// The name of the person who asks, as the certificate says.
+    pub fn user(&self) -> Result<String, CtlError> {
+        let path = self.dir.join("user.pem");
+        let certificate = CertificateDer::from_pem_file(&path).ok();
+        let name = certificate.as_ref().and_then(|certificate| {
+            let parsed = webpki::EndEntityCert::try_from(certificate).ok()?;
+            let (_, name) = parsed.valid_uri_names().next()?.rsplit_once("/user/")?;
+            Some(name.to_owned())
+        });
+        name.ok_or_else(|| {
+            CtlError::failed(format!("{} does not name a person", path.display()))
+                .hint("ask whoever holds the mesh's authority for a certificate")
+        })
     }
 
     /// The mesh file, checked.

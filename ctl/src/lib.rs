@@ -11,9 +11,12 @@ pub mod commands;
 pub mod context;
 pub mod error;
 pub mod mesh;
+pub mod mesh_check;
 pub mod pack;
 pub mod pki;
 pub mod render;
+pub mod rollout;
+pub mod survey;
 pub mod tls;
 
 use clap::Parser as _;

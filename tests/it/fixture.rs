@@ -284,93 +284,6 @@ async fn a_node_reads_its_settings_file_and_the_environment_overrides_it() -> Re
 }
 
 #[tokio::test]
-async fn a_gap_is_filled_by_chain_range_or_by_snapshot() -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    for (id, faults) in [
-        ("range", &[][..]),
-        ("snapshot", &["--faults", "chain-range-snapshot"][..]),
-    ] {
-        let folder = folder.path().join(id);
-        std::fs::create_dir(&folder)?;
-        let a = node("a", &folder).with(faults).start().await?;
-        a.put("users", "old", "{}").await?;
-        let b = node("b", &folder)
-            .with(&["--peer", &peer("a", &a)])
-            .start()
-            .await?;
-        rows(&b, 1).await?;
-        // The next event does not follow the one that b holds, so b must ask how it got there.
-        a.fault("break-chain=1").await?;
-        a.put("users", "new", "{\"a\":1}").await?;
-        a.put("users", "newer", "{}").await?;
-        rows(&b, 3).await?;
-        assert_eq!(dump(&b).await?, dump(&a).await?, "{id}");
-        assert_eq!(b.get("users", "new").await?.as_deref(), Some("{\"a\":1}"));
-    }
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_peer_that_was_away_too_long_catches_up_by_snapshot() -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let a = node("a", folder.path()).start().await?;
-    a.put("users", "1", "{}").await?;
-    let b = node("b", folder.path())
-        .with(&["--peer", &peer("a", &a)])
-        .start()
-        .await?;
-    rows(&b, 1).await?;
-    b.fault("stall-sync").await?;
-    for key in ["2", "3"] {
-        // Another millisecond, so that pruning can part them.
-        tokio::time::sleep(Duration::from_millis(3)).await;
-        a.put("users", key, "{}").await?;
-    }
-    let entries = dump(&a).await?;
-    a.request("POST", "/prune", &entries[1].hlc.wall.to_string())
-        .await?;
-    b.fault("clear").await?;
-    rows(&b, 2).await?;
-    let stats = b.stats().await?;
-    assert_eq!(
-        (&stats["documents"], &stats["clock"]),
-        (&json!(3), &a.stats().await?["clock"])
-    );
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_pruned_peer_is_joined_by_snapshot_and_its_boundary_comes_along() -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let a = node("a", folder.path()).start().await?;
-    for key in ["1", "2", "3"] {
-        a.put("users", key, "{}").await?;
-        // Another millisecond, so that pruning can part them.
-        tokio::time::sleep(Duration::from_millis(3)).await;
-    }
-    let entries = dump(&a).await?;
-    a.request("POST", "/prune", &entries[1].hlc.wall.to_string())
-        .await?;
-    let b = node("b", folder.path())
-        .with(&["--peer", &peer("a", &a)])
-        .start()
-        .await?;
-    rows(&b, 1).await?;
-    let stats = b.stats().await?;
-    assert_eq!(
-        stats["documents"], 3,
-        "documents of pruned events come with the snapshot"
-    );
-    let db = rusqlite::Connection::open(folder.path().join("b.db"))?;
-    let boundary: String = db.query_row(r#"SELECT "Hash" FROM "SnapshotMetadata""#, [], |row| {
-        row.get(0)
-    })?;
-    assert_eq!(boundary, entries[1].hash);
-    assert_eq!(dump(&b).await?[0].previous_hash, boundary);
-    Ok(())
-}
-
-#[tokio::test]
 async fn pushes_are_taken_where_they_link_and_refused_where_not() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let a = node("a", folder.path()).start().await?;
@@ -414,34 +327,6 @@ async fn pushes_are_taken_where_they_link_and_refused_where_not() -> Result<()> 
         client.pull(&Hlc::default(), &[]).await?,
         [first, second, third]
     );
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_filtered_node_takes_only_its_collections_and_does_not_lag() -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let a = node("a", folder.path()).start().await?;
-    let b = node("b", folder.path())
-        .with(&["--peer", &peer("a", &a), "--interest", "users"])
-        .start()
-        .await?;
-    for (collection, key) in [
-        ("users", "1"),
-        ("todos", "2"),
-        ("users", "3"),
-        ("todos", "4"),
-    ] {
-        a.put(collection, key, "{}").await?;
-    }
-    rows(&b, 2).await?;
-    let clock = a.stats().await?["clock"].clone();
-    b.wait_until(SOON, "the clock of a", |stats| stats["clock"] == clock)
-        .await?;
-    let outcome = WireClient::connect(b.tcp, options(Security::Secure, TOKEN))
-        .await?
-        .handshake()
-        .await?;
-    assert_eq!(outcome.interests, ["users"]);
     Ok(())
 }
 

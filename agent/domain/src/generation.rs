@@ -71,6 +71,13 @@ impl History {
             .find(|generation| generation.number == number)
     }
 
+    /// Forgets a generation whose activation never touched the node, such as one whose build could
+    /// not be fetched: it would push out what can be gone back to. Its number stays taken.
+    pub fn forget(&mut self, number: GenerationNumber) {
+        self.generations
+            .retain(|generation| generation.number != number);
+    }
+
     /// Adds a generation, forgets the oldest beyond [`GENERATIONS_MAX`] that `keep` does not name.
     pub fn add(
         &mut self,

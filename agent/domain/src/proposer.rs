@@ -336,13 +336,7 @@ impl Proposer {
             return Vec::new();
         }
         if let Some(refused) = self.why_not_begun() {
-            let granted: Vec<_> = self.promises.keys().cloned().collect();
-            let cause = "it did not begin: not every node that is needed agreed".to_owned();
-            self.stage = Stage::Done(refused);
-            return granted
-                .into_iter()
-                .map(|node| Command::Revert(node, cause.clone()))
-                .collect();
+            return self.give_up(refused);
         }
         let base = self
             .promises
@@ -370,6 +364,10 @@ impl Proposer {
         }
         match self.proposal.kind {
             ProposalKind::Rollback => self.propose(base.as_ref(), based_on, now_ms),
+            // What was to be aborted may be what is decided: then no revert may be ordered.
+            ProposalKind::Abort if based_on != self.proposal.based_on => {
+                self.give_up(Outcome::Changed)
+            }
             ProposalKind::Abort => {
                 let cause = self.proposal.plan.reason.clone();
                 self.order_reverts(cause, now_ms)
@@ -393,10 +391,15 @@ impl Proposer {
     }
 
     fn give_up(&mut self, outcome: Outcome) -> Vec<Command> {
-        // Closing an epoch that nothing was activated for frees the nodes at once.
+        self.stage = Stage::Done(outcome);
+        // Closing an epoch that nothing was activated for frees the nodes at once. Only a rollout is
+        // promised by steady nodes alone: for the others, nodes may be on probation for an earlier
+        // epoch, which is not known to be dead (rule 4), and the lease has to run out.
+        if self.proposal.kind != ProposalKind::Rollout {
+            return Vec::new();
+        }
         let cause = "it did not begin".to_owned();
         let nodes: Vec<_> = self.promises.keys().cloned().collect();
-        self.stage = Stage::Done(outcome);
         nodes
             .into_iter()
             .map(|node| Command::Revert(node, cause.clone()))

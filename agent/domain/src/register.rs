@@ -31,7 +31,7 @@ impl Epoch {
     /// The epoch of a new proposer that has heard of `self` at most.
     pub fn next(self, nonce: u64) -> Self {
         Self {
-            counter: self.counter + 1,
+            counter: self.counter.saturating_add(1),
             nonce,
         }
     }
@@ -322,6 +322,9 @@ impl Register {
         let mut news = false;
         if record.epoch > self.decided_epoch() {
             self.decided = Some(record.clone());
+            // What is decided fences like a promise: a vote for an earlier epoch would be forgotten
+            // at once, and an activation would be overtaken at once.
+            self.promised = self.promised.max(record.epoch);
             news = true;
         }
         news |= merge_revocations(&mut self.revocations, &record_revocations(record));
@@ -357,7 +360,9 @@ impl Register {
 
     /// Answers a peer that asks about `epoch`, sealing the epoch unless it was voted for (rule 9).
     pub fn answer(&mut self, epoch: Epoch) -> Answer {
-        if self.decided_epoch() == epoch {
+        // Votes below the decided record are forgotten: whether this agent had voted for a superseded
+        // epoch cannot be told any more, so it never claims that it had not.
+        if self.decided_epoch() >= epoch {
             Answer::Decided
         } else if self.votes.contains_key(&epoch) {
             Answer::Voted

@@ -1,8 +1,9 @@
 //! Arguments of the commands that change what runs: `rollout` and `rollback`.
 
-use super::values::{WaveSize, duration, waves};
+use super::values::duration;
 use cbddc_domain::build::BuildId;
 use cbddc_domain::id::NodeName;
+use cbddc_domain::waves::WaveSizes;
 use clap::{Args, Subcommand};
 use std::time::Duration;
 
@@ -10,9 +11,9 @@ use std::time::Duration;
 #[derive(Debug, Subcommand)]
 pub enum RolloutCommand {
     /// Shows what a rollout would do, node by node and wave by wave. Changes nothing.
-    Plan(PlanArgs),
+    Plan(Box<PlanArgs>),
     /// Brings nodes to a release in waves, checks every wave, and goes back on any failure.
-    Start(StartArgs),
+    Start(Box<StartArgs>),
     /// How far a rollout is. Default: the newest one.
     Status {
         /// Its id, as `rollout list` shows it.
@@ -55,10 +56,9 @@ pub struct WaveArgs {
     /// The same number of nodes in every wave.
     #[arg(long, value_name = "N", conflicts_with = "waves", value_parser = clap::value_parser!(u16).range(1..))]
     pub wave_size: Option<u16>,
-    /// The size of each wave: numbers, or percentages of all targets reached so far; the last one
-    /// repeats.
-    #[arg(long, value_name = "1,25%,100%", value_delimiter = ',', value_parser = waves)]
-    pub waves: Vec<WaveSize>,
+    /// The size of each wave: numbers of nodes, or percentages of all targets; the last one repeats.
+    #[arg(long, value_name = "1,25%,100%")]
+    pub waves: Option<WaveSizes>,
 }
 
 /// How long things may take. Durations carry a unit: 500ms, 30s, 5min, 1h.
@@ -160,19 +160,16 @@ pub struct RollbackArgs {
     /// unrevoked release that was committed and baked clean on a majority.
     #[arg(long, value_name = "RELEASE")]
     pub to: Option<String>,
-    /// Also restore each node's own snapshot from before the release being left, or the named one.
-    /// Events written since are set aside, and `status` shows them as owed.
-    #[arg(long, value_name = "SNAPSHOT", num_args = 0..=1, require_equals = true)]
-    pub restore: Option<Option<String>>,
+    /// Also restore each node's own snapshot from before the release being left. The state that it
+    /// replaces is kept as a snapshot, and `status` shows it as owed.
+    #[arg(long)]
+    pub restore: bool,
     /// Why, in words, for the journal and for the revocation.
     #[arg(long, default_value = "")]
     pub reason: String,
     /// How long to watch the nodes go back.
     #[arg(long, value_name = "DURATION", default_value = "5min", value_parser = duration)]
     pub verify: Duration,
-    /// How long the target must stay clean before it counts as known-good again.
-    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
-    pub bake: Duration,
     /// Whether to ask.
     #[command(flatten)]
     pub confirm: ConfirmArgs,

@@ -8,15 +8,6 @@ use std::time::Duration;
 /// The longest duration that an argument may name: one day, as for agents.
 const DURATION_MS_MAX: u64 = 86_400_000;
 
-/// How large a wave is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WaveSize {
-    /// So many nodes.
-    Count(usize),
-    /// So many percent of all targets, rounded up, those of earlier waves included.
-    Percent(u8),
-}
-
 /// A duration with its unit, at most one day.
 pub fn duration(text: &str) -> Result<Duration, String> {
     match parse_duration_ms(text) {
@@ -24,17 +15,6 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         Ok(_) => Err("must be at most 1d".to_owned()),
         Err(fault) => Err(fault.rule.to_owned()),
     }
-}
-
-/// One wave's size: `3` or `25%`.
-pub fn waves(text: &str) -> Result<WaveSize, String> {
-    let wrong = || "must be a number of nodes above 0, or a percentage from 1% to 100%".to_owned();
-    if let Some(percent) = text.strip_suffix('%') {
-        let percent = percent.parse::<u8>().ok().filter(|p| (1..=100).contains(p));
-        return percent.map(WaveSize::Percent).ok_or_else(wrong);
-    }
-    let count = text.parse::<usize>().ok().filter(|count| *count > 0);
-    count.map(WaveSize::Count).ok_or_else(wrong)
 }
 
 pub(super) fn member(text: &str) -> Result<(NodeName, String), String> {
@@ -56,16 +36,7 @@ pub(super) fn environment(text: &str) -> Result<Environment, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{WaveSize, duration, member, waves};
-
-    #[test]
-    fn wave_sizes() {
-        assert_eq!(waves("3"), Ok(WaveSize::Count(3)));
-        assert_eq!(waves("25%"), Ok(WaveSize::Percent(25)));
-        for bad in ["0", "0%", "101%", "-1", "", "%", "1.5", "all"] {
-            assert!(waves(bad).is_err(), "{bad:?} was taken");
-        }
-    }
+    use super::{duration, member};
 
     #[test]
     fn durations_and_members() {

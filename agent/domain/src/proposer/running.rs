@@ -4,7 +4,7 @@ use super::{Checked, Command, Failure, MeshVerdict, Outcome, Proposer, Stage, Vi
 use crate::id::NodeName;
 use crate::node::ProposalKind;
 use crate::register::Record;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How often a vote is asked for again where nobody answered, in milliseconds.
 const ASK_AGAIN_MS: u64 = 1_000;
@@ -344,13 +344,19 @@ impl Proposer {
 
     fn watch_reverts(&mut self, cause: &str, since_ms: u64, now_ms: u64) -> Vec<Command> {
         let (mut pending, mut failed) = (BTreeMap::new(), BTreeMap::new());
+        let takes_part = matches!(
+            self.proposal.kind,
+            ProposalKind::Rollout | ProposalKind::Resume
+        );
+        let targets: BTreeSet<&NodeName> = self.proposal.plan.targets().collect();
         for node in &self.proposal.members {
+            let is_target = takes_part && targets.contains(node);
             match self.views.get(node) {
                 None => drop(pending.insert(node.clone(), "not seen".to_owned())),
                 Some(view) if view.stuck.is_some() => {
                     failed.insert(node.clone(), view.stuck.clone().unwrap_or_default());
                 }
-                Some(view) if !self.is_back(view) => {
+                Some(view) if !self.is_back(view, is_target) => {
                     pending.insert(node.clone(), "on its way back".to_owned());
                 }
                 Some(_) => {}
@@ -375,11 +381,14 @@ impl Proposer {
             .collect()
     }
 
-    /// Steady, and the rollout is known to have ended there.
-    fn is_back(&self, view: &View) -> bool {
+    /// Steady, and the rollout is known to have ended there. A view from before a target was prepared
+    /// says nothing about it, and one of an abort that shows a rollout under way is too old.
+    fn is_back(&self, view: &View, is_target: bool) -> bool {
         let ended = match &view.last_rollout {
+            Some((epoch, _)) if *epoch > self.proposal.epoch => true,
             Some((epoch, outcome)) if *epoch == self.proposal.epoch => outcome.is_some(),
-            Some(_) | None => true,
+            Some((_, outcome)) => outcome.is_some() && !is_target,
+            None => !is_target,
         };
         view.steady && ended
     }

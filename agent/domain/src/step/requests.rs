@@ -114,8 +114,10 @@ impl Turn<'_> {
             Some(lease) if lease.epoch == epoch => lease.until = until.clone(),
             Some(_) | None => return Err(Refusal::NoLease(epoch)),
         }
+        // Also one of an earlier epoch that this lease has taken over: a resumed rollout must not
+        // lose the nodes of its later waves, nor the votes of an in-doubt one that is proposed again.
         if let Phase::Probation(probation) = &mut self.node.phase
-            && probation.epoch == epoch
+            && probation.epoch <= epoch
         {
             if probation.asking.is_some() {
                 return Err(Refusal::NoLease(epoch));

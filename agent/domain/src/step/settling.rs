@@ -124,6 +124,10 @@ impl Turn<'_> {
 
     /// Acts on the highest decided record, wherever the phase allows it (rules 8 and 11).
     pub(super) fn settle(&mut self) {
+        // A decided record ends the leases of its epoch and earlier ones, whatever it orders here.
+        if let (Phase::Prepared { running, .. }, None) = (&self.node.phase, &self.node.lease) {
+            self.node.phase = Phase::Steady { running: *running };
+        }
         let Some(record) = self.node.register.decided.clone() else {
             return;
         };
@@ -147,9 +151,11 @@ impl Turn<'_> {
             }
             Phase::Steady { running } => self.settle_steady(running, &record, target),
             Phase::Stuck { since, .. }
-                if record.epoch > since && self.revocation_reason(&target).is_none() =>
+                if record.epoch > since
+                    && self.node.pending.is_none()
+                    && !self.is_held(record.epoch)
+                    && self.revocation_reason(&target).is_none() =>
             {
-                self.node.pending = None;
                 self.converge(Fallback::Nothing, &record, target);
             }
             Phase::Probation(_)
@@ -165,7 +171,7 @@ impl Turn<'_> {
                 running: Some(probation.running),
             };
             self.commit(probation.running, record);
-        } else if self.revocation_reason(&target).is_none() {
+        } else if self.revocation_reason(&target).is_none() && !self.is_held(record.epoch) {
             // A superseded probation switches directly (rule 11).
             let text = format!("superseded by epoch {}", record.epoch);
             if let Some(generation) = self.node.history.get_mut(probation.running) {
@@ -213,17 +219,19 @@ impl Turn<'_> {
             .phase
             .running()
             .is_some_and(|running| self.release_of(running) == target);
-        let held = self
-            .node
-            .held
-            .as_ref()
-            .is_some_and(|held| held.epoch >= record.epoch);
+        let held = self.is_held(record.epoch);
         let waits = self
             .node
             .fetch_retry
             .as_ref()
             .is_some_and(|retry| !retry.at.passed(self.now));
         !runs && !held && !waits && self.revocation_reason(target).is_none()
+    }
+
+    /// Whether what `epoch` orders has failed here, so that a later record is waited for.
+    fn is_held(&self, epoch: Epoch) -> bool {
+        let held = self.node.held.as_ref();
+        held.is_some_and(|held| held.epoch >= epoch)
     }
 
     fn converge(&mut self, from: Fallback, record: &Record, target: Release) {
@@ -235,9 +243,18 @@ impl Turn<'_> {
                 let cause =
                     format!("no snapshot from before the activation of what {target} replaces");
                 self.say_of("held", epoch, cause.clone());
-                self.node.held = Some(Held { epoch, cause });
-                return;
+                self.node.held = Some(Held {
+                    epoch,
+                    cause: cause.clone(),
+                });
+                // Nothing but a probation has to be left; the others stay as they are.
+                return self.begin_revert_of_probation(cause);
             }
+        } else if let Phase::Probation(probation) = &self.node.phase {
+            // As a revert would: an older build cannot read what this one has written.
+            let generation = self.node.history.get(probation.running);
+            let changed = generation.filter(|generation| generation.changes_persistence);
+            restore = changed.and_then(|generation| generation.snapshot_before.clone());
         }
         self.begin_switch(
             from,
@@ -246,6 +263,12 @@ impl Turn<'_> {
             SwitchStep::Fetch,
             restore,
         );
+    }
+
+    fn begin_revert_of_probation(&mut self, cause: String) {
+        if matches!(self.node.phase, Phase::Probation(_)) {
+            self.begin_revert(CauseKind::Superseded, cause);
+        }
     }
 
     /// The snapshot from before the first activation after `target` last ran: the state in which

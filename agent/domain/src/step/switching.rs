@@ -244,6 +244,9 @@ impl Turn<'_> {
             return self.begin_revert(kind, cause);
         }
         self.mark_left(switch.to, kind, &cause, purpose_epoch(switch.purpose));
+        if switch.at == SwitchStep::Fetch {
+            self.node.history.forget(switch.to);
+        }
         if let Purpose::Rollout { epoch, .. } = switch.purpose {
             self.close(epoch, &cause);
         }
@@ -253,8 +256,11 @@ impl Turn<'_> {
         };
         self.node.phase = Phase::Steady { running };
         self.say("switch_left", cause);
-        // The writers may have been stopped: starting a node that runs lets them go on.
-        if running.is_some() {
+        // The writers may have been stopped: starting a node that runs lets them go on. One whose
+        // build is revoked may have ended, and must not start again.
+        let revoked =
+            running.is_some_and(|n| self.revocation_reason(self.release_of(n)).is_some());
+        if running.is_some() && !revoked {
             self.order(Effect::Start);
         }
     }
@@ -409,6 +415,14 @@ impl Turn<'_> {
     }
 
     fn enter_revert_step(&mut self, at: RevertStep) {
+        if let Phase::Reverting(revert) = &mut self.node.phase {
+            revert.failures = 0;
+        }
+        self.take_revert_step(at);
+    }
+
+    /// Orders a step of the revert, for the first time or again.
+    fn take_revert_step(&mut self, at: RevertStep) {
         let Phase::Reverting(mut revert) = self.node.phase.clone() else {
             return;
         };
@@ -425,7 +439,6 @@ impl Turn<'_> {
         } else {
             revert.at = at;
         }
-        revert.failures = 0;
         let (at, to, restore, left) = (revert.at, revert.to, revert.restore.clone(), revert.left);
         self.node.phase = Phase::Reverting(revert);
         self.order_revert_step(at, to, restore, left);
@@ -491,13 +504,35 @@ impl Turn<'_> {
             "the node is stopped; look at `cbctl journal list`, then order a release that works \
                       with `cbctl rollback --mesh --to RELEASE`"
                 .to_owned();
-        let since = self.node.register.decided_epoch();
+        let since = if self.tried_what_is_decided() {
+            self.node.register.decided_epoch()
+        } else {
+            Epoch::default()
+        };
         self.node.phase = Phase::Stuck {
             cause,
             remedy,
             since,
         };
         self.order(Effect::Stop);
+    }
+
+    /// Whether what the record orders is what failed on the way there or on the way back. If it is
+    /// not, it came in meanwhile and is still worth a try.
+    fn tried_what_is_decided(&self) -> bool {
+        let decided = self.node.register.decided.as_ref();
+        let Some(target) = decided.and_then(|record| record.release_for(&self.context.name)) else {
+            return true;
+        };
+        let Phase::Reverting(revert) = &self.node.phase else {
+            return true;
+        };
+        let to = match revert.to {
+            Some(Fallback::Generation(number)) => Some(number),
+            Some(Fallback::Nothing) | None => None,
+        };
+        let mut tried = to.into_iter().chain([revert.left]);
+        tried.any(|number| self.release_of(number) == target)
     }
 
     pub(super) fn effect_failed(&mut self, number: u64, error: &str) {
@@ -553,18 +588,14 @@ impl Turn<'_> {
         if revert.failures >= REVERT_TRIES {
             return self.stuck(error);
         }
-        let (at, to, restore, left) = (revert.at, revert.to, revert.restore.clone(), revert.left);
-        self.node.phase = Phase::Reverting(revert);
         // A node that was not ready may have ended: start it again before checking again.
-        let at = if at == RevertStep::Check {
+        let at = if revert.at == RevertStep::Check {
             RevertStep::Start
         } else {
-            at
+            revert.at
         };
-        if let Phase::Reverting(revert) = &mut self.node.phase {
-            revert.at = at;
-        }
-        self.order_revert_step(at, to, restore, left);
+        self.node.phase = Phase::Reverting(revert);
+        self.take_revert_step(at);
     }
 
     pub(super) fn check_failed(&mut self, generation: GenerationNumber, cause: &str) {
@@ -646,10 +677,9 @@ impl Turn<'_> {
         }
         let running = match &self.node.phase {
             Phase::Steady { running } | Phase::Prepared { running, .. } => *running,
-            Phase::Switching(_)
-            | Phase::Probation(_)
-            | Phase::Reverting(_)
-            | Phase::Stuck { .. } => None,
+            // It waits for the voters' answers: see `started`.
+            Phase::Probation(_) => return,
+            Phase::Switching(_) | Phase::Reverting(_) | Phase::Stuck { .. } => None,
         };
         match running {
             _ if restart.under_way => self.node.restart = None,
@@ -674,17 +704,39 @@ impl Turn<'_> {
                     let cause = "the agent was interrupted in the middle of the switch".to_owned();
                     self.leave_switch(CauseKind::Interrupted, cause);
                 }
-                Purpose::Converge { .. } | Purpose::Restore => match self.overtaken(&switch) {
-                    Some((kind, cause)) => self.leave_switch(kind, cause),
-                    None => self.enter_switch_step(switch.at),
-                },
+                Purpose::Converge { .. } | Purpose::Restore => {
+                    // The host may have gone down as well: a node that ended is started again.
+                    let mut switch = switch;
+                    if switch.at == SwitchStep::Check && !node_runs {
+                        switch.at = SwitchStep::Start;
+                    }
+                    let revoked = self.revocation_reason(self.release_of(switch.to));
+                    let revoked = revoked.filter(|_| switch.at == SwitchStep::Start);
+                    let revoked = revoked.map(|reason| (CauseKind::Superseded, reason));
+                    match revoked.or_else(|| self.overtaken(&switch)) {
+                        Some((kind, cause)) => self.leave_switch(kind, cause),
+                        None => self.enter_switch_step(switch.at),
+                    }
+                }
             },
+            Phase::Reverting(revert) if revert.at == RevertStep::Check && !node_runs => {
+                self.enter_revert_step(RevertStep::Start);
+            }
             Phase::Reverting(revert) => self.enter_revert_step(revert.at),
             Phase::Probation(mut probation) => {
+                let over = probation.asking.is_some() || probation.deadline.passed(self.now);
                 // Answers that were on their way are lost: ask again.
-                if probation.asking.take().is_some() {
-                    self.node.phase = Phase::Probation(probation);
-                } else if !node_runs && !probation.deadline.passed(self.now) {
+                probation.asking = None;
+                self.node.phase = Phase::Probation(probation);
+                if !node_runs && over {
+                    // It starts once it is confirmed, not before.
+                    self.node.restart = Some(Retry {
+                        at: self.now.deadline(0),
+                        failures: 0,
+                        cause: "the node had ended when the agent came back".to_owned(),
+                        under_way: false,
+                    });
+                } else if !node_runs {
                     let cause = "the node had ended when the agent came back".to_owned();
                     self.begin_revert(CauseKind::CheckFailed, cause);
                 }

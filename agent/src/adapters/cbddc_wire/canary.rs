@@ -3,18 +3,11 @@
 //! A [`super::WireClient`] cannot write. Whoever wants a canary must make a [`CanaryWriter`], which
 //! is what policy switches on, and nothing else in this crate makes one by itself.
 
-use super::client::{WireClient, WireError};
+use super::answers::PushOutcome;
+use super::client::WireClient;
+use super::error::WireError;
 use super::messages::{Ack, ChangeSet, kind};
 use cbddc_domain::oplog::OplogEntry;
-
-/// What a node said to a push.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PushOutcome {
-    /// Whether it took the events.
-    pub accepted: bool,
-    /// Whether it says that it is too far behind for events.
-    pub snapshot_required: bool,
-}
 
 /// May push events to the node of the client it borrows.
 #[derive(Debug)]

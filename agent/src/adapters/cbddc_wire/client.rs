@@ -3,12 +3,14 @@
 //! Requests and answers alternate strictly. After any failure the connection is of no further use,
 //! because an answer that comes late would be taken for the next one; the client then refuses.
 
-use super::channel::{ChannelError, Role};
+use super::answers::{ChainRangeAnswer, HandshakeOutcome, NodeStatus};
+use super::channel::Role;
 use super::compression::BROTLI;
+use super::error::WireError;
 use super::link::{Link, LinkError, Received};
 use super::messages::{
     ChainRange, ChangeSet, Clock, Empty, GetChainRange, HandshakeRequest, HandshakeResponse,
-    NodeStatusResponse, PullChanges, UnknownOperation, VectorClockResponse, kind, to_domain,
+    NodeStatusResponse, PullChanges, VectorClockResponse, kind, to_domain,
 };
 use super::options::{Security, WireOptions};
 use cbddc_domain::hlc::{Hlc, VectorClock};
@@ -17,105 +19,6 @@ use prost::Message;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::TcpStream;
-
-/// A question that was not answered. Never contains the token.
-#[derive(Debug, thiserror::Error)]
-pub enum WireError {
-    /// The port could not be reached.
-    #[error("{addr} cannot be reached; is the node running?")]
-    Connect {
-        /// The address asked for.
-        addr: SocketAddr,
-        /// What the operating system said.
-        #[source]
-        source: std::io::Error,
-    },
-    /// A step took too long.
-    #[error("{step}: nothing within {} ms", .after.as_millis())]
-    Timeout {
-        /// What was waited for.
-        step: &'static str,
-        /// The limit.
-        after: Duration,
-    },
-    /// The node closed the connection instead of answering.
-    #[error("{step}: the node closed the connection")]
-    Closed {
-        /// What was waited for.
-        step: &'static str,
-    },
-    /// The secure channel was not opened.
-    #[error("the secure channel was not opened")]
-    Channel(#[source] ChannelError),
-    /// A message was not sent or received.
-    #[error("{step}: the exchange failed")]
-    Exchange {
-        /// What was asked.
-        step: &'static str,
-        /// What went wrong.
-        #[source]
-        source: LinkError,
-    },
-    /// The node answered with another message than the one asked for.
-    #[error("{step}: the node answered with type {got} instead of {expected}")]
-    UnexpectedType {
-        /// What was asked.
-        step: &'static str,
-        /// The type that answers it.
-        expected: u8,
-        /// The type that came.
-        got: u8,
-    },
-    /// An event of the answer makes no sense.
-    #[error("{step}: an event cannot be read")]
-    Event {
-        /// What was asked.
-        step: &'static str,
-        /// What is wrong with it.
-        #[source]
-        source: UnknownOperation,
-    },
-    /// An earlier question on this connection failed.
-    #[error("this connection failed before; open a new one")]
-    Broken,
-}
-
-/// What a node said to the handshake.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HandshakeOutcome {
-    /// The name of the node.
-    pub node_id: String,
-    /// Whether it took the token. Judge by this only: a node may answer further questions without
-    /// any handshake. It closes the connection after a refusal.
-    pub accepted: bool,
-    /// The collections that the node wants; none means all.
-    pub interests: Vec<String>,
-}
-
-/// A part of one origin's chain.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ChainRangeAnswer {
-    /// The events after the start up to and with the end.
-    Entries(Vec<OplogEntry>),
-    /// The node does not know one of the hashes, or cannot look them up (BLite never can): pull
-    /// instead.
-    SnapshotRequired,
-}
-
-/// What a node says about itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NodeStatus {
-    /// Its name.
-    pub node_id: String,
-    /// Seconds since it started.
-    pub uptime_seconds: i64,
-    /// How many peers it joined.
-    pub known_peer_count: i32,
-    /// Their addresses.
-    pub known_peer_addresses: Vec<String>,
-    /// Its build, as it names it.
-    pub service_version: String,
-}
 
 /// A connection to one node.
 #[derive(Debug)]

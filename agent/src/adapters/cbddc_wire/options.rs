@@ -50,7 +50,9 @@ pub struct WireOptions {
     pub offer_brotli: bool,
     /// How long opening the connection may take.
     pub connect_timeout: Duration,
-    /// How long, under [`Security::Auto`], to wait for the node to speak first.
+    /// How long, under [`Security::Auto`], to wait for the node to speak first. A secure node slower
+    /// than this is taken for a plaintext one, and its late hello for garbage: set
+    /// [`Security::Secure`] where that happens.
     pub detect_timeout: Duration,
     /// How long a short answer may take.
     pub read_timeout: Duration,

@@ -1,0 +1,883 @@
+//! A mesh of simulated hosts, and the loop that makes things happen to it.
+
+use super::checker::Checker;
+use super::client::{Client, Script};
+use super::random::Random;
+use super::world::{Behaviour, Quality, World};
+use cbddc_domain::build::{BuildRef, Digest};
+use cbddc_domain::generation::GenerationNumber;
+use cbddc_domain::id::NodeName;
+use cbddc_domain::node::{Action, Context, Effect, Event, Node, Pending, Refusal, Reply};
+use cbddc_domain::phase::Phase;
+use cbddc_domain::register::{Answer, Epoch, Record, RegisterView};
+use cbddc_domain::release::Release;
+use cbddc_domain::step::step;
+use cbddc_domain::time::{BootId, Now};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How long asking the voters may take.
+pub const ASK_LIMIT_MS: u64 = 4_000;
+
+/// How often an agent is ticked.
+pub const TICK_MS: u64 = 1_000;
+
+/// How often an agent asks a peer for its register.
+const GOSSIP_MS: u64 = 2_500;
+
+/// After the last fault, everything must have settled within this.
+const QUIET_MS: u64 = 400_000;
+
+/// How rough the world is; chances are per mille.
+#[derive(Debug, Clone, Default)]
+pub struct Faults {
+    /// When the last fault happens, and every client is gone soon after.
+    pub until_ms: u64,
+    /// Messages lost.
+    pub loss: u64,
+    /// Messages doubled.
+    pub double: u64,
+    /// The usual longest delay of a message.
+    pub delay_ms: u64,
+    /// Messages that take up to half a minute.
+    pub late: u64,
+    /// Effects that fail.
+    pub effect_fails: u64,
+    /// Agents that crash at a step: before or after it is saved.
+    pub crash_at_step: u64,
+    /// Mean time between crashes of an agent or host at any moment; 0 for never.
+    pub crash_every_ms: u64,
+    /// Mean time between changes of the partition; 0 for never.
+    pub partition_every_ms: u64,
+    /// Mean time between processes that end by themselves; 0 for never.
+    pub exit_every_ms: u64,
+}
+
+/// Who sends or receives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Endpoint {
+    /// An agent.
+    Host(usize),
+    /// A client.
+    Client(usize),
+}
+
+/// What is asked of an agent.
+#[derive(Debug, Clone)]
+pub enum Ask {
+    /// Events, in this order; the first refusal ends it.
+    Events(Vec<Event>),
+    /// Only to look.
+    Look,
+    /// A peer's question at the end of a probation.
+    Voted(Epoch),
+}
+
+/// What an agent answers.
+#[derive(Debug, Clone)]
+pub enum Told {
+    /// What became of the events, and the register after them.
+    Events(Result<Box<RegisterView>, Refusal>),
+    /// The whole state: the harness picks from it what the API shows.
+    Look(Box<Node>),
+    /// The answer to a peer's question, and what the register shows.
+    Voted(Epoch, Answer, Box<RegisterView>),
+}
+
+#[derive(Debug, Clone)]
+enum Happening {
+    Request {
+        from: Endpoint,
+        to: usize,
+        call: u64,
+        ask: Ask,
+    },
+    Response {
+        from: usize,
+        to: Endpoint,
+        call: u64,
+        told: Told,
+    },
+    EffectApplies {
+        host: usize,
+        life: u64,
+        number: u64,
+    },
+    EffectReports {
+        host: usize,
+        life: u64,
+        number: u64,
+        result: Result<(), String>,
+    },
+    Health {
+        host: usize,
+        life: u64,
+        generation: GenerationNumber,
+        healthy: bool,
+    },
+    ProcessEnds {
+        host: usize,
+        process: u64,
+    },
+    Tick(usize),
+    Gossip(usize),
+    AgentUp(usize),
+    ClientWakes(usize),
+    ClientGivesUp {
+        client: usize,
+        call: u64,
+    },
+    ClientDies(usize),
+    MeshChecked {
+        client: usize,
+        wave: usize,
+    },
+    Crash,
+    Partition,
+    Exit,
+    Heal,
+}
+
+/// One host: its agent's saved state and what surrounds it.
+pub struct Host {
+    /// Its name.
+    pub name: NodeName,
+    /// What its agent has saved.
+    pub node: Node,
+    /// What surrounds the agent.
+    pub world: World,
+    /// Whether the agent runs.
+    pub up: bool,
+    /// When the agent came up last.
+    pub up_since: u64,
+    life: u64,
+    boot: u64,
+    boot_at: u64,
+    wall_ms: i64,
+    flight: Option<Pending>,
+    watched: Option<(GenerationNumber, u64)>,
+}
+
+/// A whole mesh.
+pub struct Mesh {
+    /// Milliseconds since the beginning.
+    pub t: u64,
+    /// Chooses.
+    pub random: Random,
+    /// The hosts.
+    pub hosts: Vec<Host>,
+    /// The clients.
+    pub clients: Vec<Client>,
+    /// Those whose votes decide.
+    pub voters: BTreeSet<NodeName>,
+    /// How builds behave.
+    pub builds: BTreeMap<Digest, Quality>,
+    /// Holds every step to the rules.
+    pub checker: Checker,
+    /// Transitions that were seen, by the words of their phases.
+    pub seen: BTreeSet<(&'static str, &'static str)>,
+    /// What happened last, where it is asked for.
+    pub trace: Option<Vec<String>>,
+    /// How many steps were taken.
+    pub steps: u64,
+    faults: Faults,
+    healed: bool,
+    queue: BTreeMap<(u64, u64), Happening>,
+    queued: u64,
+    calls: u64,
+    groups: BTreeMap<Endpoint, u64>,
+}
+
+/// The name of a host.
+pub fn host_name(host: usize) -> NodeName {
+    format!("n{}", host + 1).parse().expect("a valid name")
+}
+
+impl Mesh {
+    /// A mesh of `hosts` hosts, on which nothing runs.
+    pub fn new(random: Random, hosts: usize, voters: usize, faults: Faults, trace: bool) -> Self {
+        let host = |index: usize| Host {
+            name: host_name(index),
+            node: Node::default(),
+            world: World::default(),
+            up: true,
+            up_since: 0,
+            life: 0,
+            boot: 0,
+            boot_at: 0,
+            wall_ms: 1_700_000_000_000,
+            flight: None,
+            watched: None,
+        };
+        let mut mesh = Self {
+            t: 0,
+            random,
+            hosts: (0..hosts).map(host).collect(),
+            clients: Vec::new(),
+            voters: (0..voters).map(host_name).collect(),
+            builds: BTreeMap::new(),
+            checker: Checker::default(),
+            seen: BTreeSet::new(),
+            trace: trace.then(Vec::new),
+            steps: 0,
+            faults,
+            healed: false,
+            queue: BTreeMap::new(),
+            queued: 0,
+            calls: 0,
+            groups: BTreeMap::new(),
+        };
+        for host in 0..hosts {
+            let first = mesh.random.below(TICK_MS);
+            mesh.at(first, Happening::Tick(host));
+            let first = mesh.random.below(GOSSIP_MS);
+            mesh.at(first, Happening::Gossip(host));
+        }
+        mesh.begin_faults();
+        mesh
+    }
+
+    fn begin_faults(&mut self) {
+        let every = [
+            (self.faults.crash_every_ms, Happening::Crash),
+            (self.faults.partition_every_ms, Happening::Partition),
+            (self.faults.exit_every_ms, Happening::Exit),
+        ];
+        for (mean, happening) in every {
+            if mean > 0 {
+                let first = self.random.below(2 * mean);
+                self.at(first, happening);
+            }
+        }
+        self.at(self.faults.until_ms, Happening::Heal);
+    }
+
+    /// A new build of this quality.
+    pub fn build(&mut self, version: u64, quality: Quality) -> Release {
+        let text = format!("cbddc@{version}");
+        let digest = Digest::of(text.as_bytes());
+        self.builds.insert(digest, quality);
+        let id = text.parse().expect("a valid build name");
+        Release::of_build(BuildRef { id, digest })
+    }
+
+    /// Adds a client that begins at `at`, and may be struck dead later.
+    pub fn add_client(&mut self, at: u64, script: Script, dies_at: Option<u64>) {
+        let index = self.clients.len();
+        self.clients.push(Client::new(index, script));
+        self.at(at, Happening::ClientWakes(index));
+        if let Some(dies_at) = dies_at {
+            self.at(dies_at, Happening::ClientDies(index));
+        }
+    }
+
+    /// Begins with `release` decided, as if by an earlier mesh-wide record.
+    pub fn seed_record(&mut self, release: &Release) {
+        let epoch = Epoch {
+            counter: 1,
+            nonce: 0,
+        };
+        let record = Record {
+            epoch,
+            kind: cbddc_domain::register::RecordKind::Rollout,
+            release: Some(release.clone()),
+            exceptions: BTreeMap::new(),
+            voters: self.voters.clone(),
+            revokes: BTreeMap::new(),
+            restores: BTreeSet::new(),
+            proposed_by: "the beginning".into(),
+            reason: "first release".into(),
+        };
+        self.checker.decided_before(&record);
+        self.healed = true;
+        for host in 0..self.hosts.len() {
+            self.handle(host, Event::Learn(Box::new(record.clone())));
+        }
+        self.healed = false;
+    }
+
+    fn at(&mut self, t: u64, happening: Happening) {
+        self.queued += 1;
+        self.queue.insert((t, self.queued), happening);
+    }
+
+    fn after(&mut self, low: u64, high: u64, happening: Happening) {
+        let t = self.t + self.random.between(low, high.max(low));
+        self.at(t, happening);
+    }
+
+    /// Appends to the trace.
+    pub fn note(&mut self, text: impl FnOnce() -> String) {
+        let t = self.t;
+        if let Some(trace) = &mut self.trace {
+            trace.push(format!("{:>8.3} s  {}", t as f64 / 1000.0, text()));
+        }
+    }
+
+    /// Lets things happen until the mesh has settled; the error is the broken rule.
+    pub fn run(&mut self) -> Result<(), String> {
+        while let Some(((t, _), happening)) = self.queue.pop_first() {
+            self.t = self.t.max(t);
+            self.happen(happening);
+            if let Some(broken) = self.checker.broken.take() {
+                return Err(broken);
+            }
+            let over = self.t > self.faults.until_ms + 1_000 && self.clients.iter().all(Client::is_gone);
+            if over && self.settled() && self.queue_is_idle() {
+                break;
+            }
+            if self.t > self.faults.until_ms + QUIET_MS {
+                let unsettled = self.why_unsettled();
+                return Err(format!("it has not settled: {unsettled}"));
+            }
+        }
+        self.checker.at_the_end(&self.hosts);
+        self.checker.broken.take().map_or(Ok(()), Err)
+    }
+
+    fn queue_is_idle(&self) -> bool {
+        self.queue.values().all(|happening| match happening {
+            Happening::Tick(_) | Happening::Gossip(_) | Happening::Exit => true,
+            Happening::Response { .. } | Happening::ClientGivesUp { .. } => true,
+            Happening::Request { ask, .. } => matches!(ask, Ask::Look),
+            Happening::EffectApplies { host, life, .. }
+            | Happening::EffectReports { host, life, .. } => self.hosts[*host].life != *life,
+            Happening::Health { host, life, generation, .. } => {
+                let host = &self.hosts[*host];
+                host.life != *life || host.node.phase.running() != Some(*generation)
+            }
+            Happening::ProcessEnds { host, process } => {
+                let running = self.hosts[*host].world.process.as_ref();
+                running.is_none_or(|running| running.number != *process)
+            }
+            Happening::ClientWakes(_) | Happening::ClientDies(_) | Happening::MeshChecked { .. } => true,
+            Happening::AgentUp(_) | Happening::Crash | Happening::Partition | Happening::Heal => false,
+        })
+    }
+
+    fn settled(&self) -> bool {
+        let winner = self.checker.winner();
+        self.hosts.iter().all(|host| self.checker.unsettled(host, winner).is_none())
+    }
+
+    fn why_unsettled(&self) -> String {
+        let winner = self.checker.winner();
+        let why = self.hosts.iter().filter_map(|host| self.checker.unsettled(host, winner));
+        let clients = self.clients.iter().filter(|client| !client.is_gone());
+        let clients = clients.map(|client| format!("client {} is still there", client.index));
+        why.chain(clients).collect::<Vec<_>>().join("; ")
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::Request { from, to, call, ask } => self.request_arrives(from, to, call, ask),
+            Happening::Response { from, to, call, told } => self.response_arrives(from, to, call, told),
+            Happening::EffectApplies { host, life, number } => self.effect_applies(host, life, number),
+            Happening::EffectReports { host, life, number, result } => {
+                if self.hosts[host].life == life {
+                    self.hosts[host].flight = None;
+                    let event = match result {
+                        Ok(()) => Event::Done { number, note: None },
+                        Err(error) => Event::Failed { number, error },
+                    };
+                    self.handle(host, event);
+                }
+            }
+            Happening::Health { host, life, generation, healthy } => {
+                if self.hosts[host].life == life && self.hosts[host].up {
+                    let event = if healthy {
+                        Event::Clean(generation)
+                    } else {
+                        let cause = "unhealthy".to_owned();
+                        Event::CheckFailed { generation, cause }
+                    };
+                    self.handle(host, event);
+                }
+            }
+            Happening::ProcessEnds { host, process } => {
+                let world = &mut self.hosts[host].world;
+                if world.process.as_ref().is_some_and(|running| running.number == process) {
+                    world.process = None;
+                    self.note(|| format!("{}: the process ends", host_name(host)));
+                    self.handle(host, Event::Exited { how: "exit 1".into() });
+                }
+            }
+            Happening::Tick(host) => {
+                self.after(TICK_MS, TICK_MS, Happening::Tick(host));
+                self.hosts[host].world.events += u64::from(self.hosts[host].world.process.is_some());
+                self.handle(host, Event::Tick);
+                self.notice_exit(host);
+            }
+            Happening::Gossip(host) => {
+                self.after(GOSSIP_MS / 2, GOSSIP_MS, Happening::Gossip(host));
+                let peer = self.random.index(self.hosts.len());
+                if peer != host && self.hosts[host].up {
+                    self.calls += 1;
+                    self.send(Endpoint::Host(host), peer, self.calls, Ask::Look);
+                }
+            }
+            Happening::AgentUp(host) => self.agent_up(host),
+            Happening::ClientWakes(client) => self.client_wakes(client),
+            Happening::ClientGivesUp { client, call } => self.client_hears(client, call, None),
+            Happening::ClientDies(client) => {
+                if !self.clients[client].is_gone() {
+                    self.note(|| format!("client {client} dies"));
+                    self.clients[client].die();
+                }
+            }
+            Happening::MeshChecked { client, wave } => self.client_mesh_checked(client, wave),
+            Happening::Crash => {
+                self.again(self.faults.crash_every_ms, Happening::Crash);
+                if !self.healed {
+                    let host = self.random.index(self.hosts.len());
+                    let whole = self.random.chance(400);
+                    self.crash(host, whole);
+                }
+            }
+            Happening::Partition => {
+                self.again(self.faults.partition_every_ms, Happening::Partition);
+                self.partition();
+            }
+            Happening::Exit => {
+                self.again(self.faults.exit_every_ms, Happening::Exit);
+                let host = self.random.index(self.hosts.len());
+                if let (false, Some(process)) = (self.healed, &self.hosts[host].world.process) {
+                    let process = process.number;
+                    self.after(0, 0, Happening::ProcessEnds { host, process });
+                }
+            }
+            Happening::Heal => {
+                self.healed = true;
+                self.groups.clear();
+                self.note(|| "healed: no more faults".into());
+            }
+        }
+    }
+
+    fn again(&mut self, mean_ms: u64, happening: Happening) {
+        if self.t < self.faults.until_ms {
+            self.after(1, 2 * mean_ms, happening);
+        }
+    }
+
+    fn partition(&mut self) {
+        if self.healed {
+            return;
+        }
+        self.groups.clear();
+        if self.random.chance(600) {
+            let everyone = (0..self.hosts.len())
+                .map(Endpoint::Host)
+                .chain((0..self.clients.len()).map(Endpoint::Client));
+            for endpoint in everyone.collect::<Vec<_>>() {
+                let group = self.random.below(2);
+                self.groups.insert(endpoint, group);
+            }
+        }
+        let groups = self.groups.clone();
+        self.note(|| format!("partition: {groups:?}"));
+    }
+
+    fn reachable(&self, one: Endpoint, other: Endpoint) -> bool {
+        self.groups.get(&one) == self.groups.get(&other)
+    }
+
+    fn delay(&mut self) -> u64 {
+        if !self.healed && self.random.chance(self.faults.late) {
+            self.random.between(1_000, 30_000)
+        } else {
+            self.random.between(1, self.faults.delay_ms.max(2))
+        }
+    }
+
+    fn transmit(&mut self, from: Endpoint, to: Endpoint, happening: Happening) {
+        if !self.reachable(from, to) || (!self.healed && self.random.chance(self.faults.loss)) {
+            return;
+        }
+        if !self.healed && self.random.chance(self.faults.double) {
+            let t = self.t + 2 * self.delay();
+            self.at(t, happening.clone());
+        }
+        let t = self.t + self.delay();
+        self.at(t, happening);
+    }
+
+    fn send(&mut self, from: Endpoint, to: usize, call: u64, ask: Ask) {
+        let request = Happening::Request { from, to, call, ask };
+        self.transmit(from, Endpoint::Host(to), request);
+    }
+
+    fn request_arrives(&mut self, from: Endpoint, to: usize, call: u64, ask: Ask) {
+        if !self.hosts[to].up || !self.reachable(from, Endpoint::Host(to)) {
+            return;
+        }
+        let told = match ask {
+            Ask::Look => Told::Look(Box::new(self.hosts[to].node.clone())),
+            Ask::Voted(epoch) => match self.handle(to, Event::Ask(epoch)) {
+                Some(Ok(Reply::Answer(answer))) => {
+                    Told::Voted(epoch, answer, Box::new(self.view(to)))
+                }
+                Some(Ok(Reply::Ok) | Err(_)) | None => return,
+            },
+            Ask::Events(events) => {
+                let mut refused = None;
+                for event in events {
+                    match self.handle(to, event) {
+                        Some(Ok(_)) => {}
+                        Some(Err(refusal)) => {
+                            refused = Some(refusal);
+                            break;
+                        }
+                        None => return,
+                    }
+                }
+                Told::Events(refused.map_or(Ok(Box::new(self.view(to))), Err))
+            }
+        };
+        let response = Happening::Response { from: to, to: from, call, told };
+        self.transmit(Endpoint::Host(to), from, response);
+    }
+
+    fn view(&self, host: usize) -> RegisterView {
+        self.hosts[host].node.register.view(&self.voters)
+    }
+
+    fn response_arrives(&mut self, from: usize, to: Endpoint, call: u64, told: Told) {
+        let host = match to {
+            Endpoint::Client(client) => return self.client_hears(client, call, Some((from, told))),
+            Endpoint::Host(host) => host,
+        };
+        match told {
+            Told::Look(node) => self.take_gossip(host, from, &node.register.view(&self.voters)),
+            Told::Voted(epoch, answer, view) => {
+                let voter = host_name(from);
+                let voted = view.votes.iter().find(|vote| vote.epoch == epoch).cloned();
+                self.take_gossip(host, from, &view);
+                let voted = voted.map(Box::new);
+                self.handle(host, Event::Answered { voter, epoch, answer, voted });
+            }
+            Told::Events(_) => {}
+        }
+    }
+
+    fn take_gossip(&mut self, host: usize, from: usize, view: &RegisterView) {
+        let known = &self.hosts[host].node.register;
+        let news = view.decided.as_ref().filter(|r| r.epoch > known.decided_epoch()).cloned();
+        if let Some(record) = news {
+            self.handle(host, Event::Learn(Box::new(record)));
+        }
+        for record in view.votes.clone() {
+            let voter = host_name(from);
+            let record = Box::new(record);
+            self.handle(host, Event::Hear { voter, record });
+        }
+        if view.revocations != self.hosts[host].node.register.revocations {
+            self.handle(host, Event::HearRevocations(view.revocations.clone()));
+        }
+    }
+
+    fn now(&self, host: usize) -> Now {
+        let host = &self.hosts[host];
+        Now {
+            boot: BootId(format!("{}-{}", host.name, host.boot)),
+            since_boot_ms: self.t - host.boot_at,
+            wall_ms: host.wall_ms,
+        }
+    }
+
+    /// Has an agent take an event; `None`: it is down, or went down on the way.
+    fn handle(&mut self, index: usize, event: Event) -> Option<Result<Reply, Refusal>> {
+        if !self.hosts[index].up {
+            return None;
+        }
+        let crash = self.faults.crash_at_step;
+        if !self.healed && self.random.chance(20) {
+            // The wall clock jumps: nothing may depend on it.
+            self.hosts[index].wall_ms += 3_600_000 - self.random.below(7_200_000) as i64;
+        }
+        let now = self.now(index);
+        let context = Context {
+            name: self.hosts[index].name.clone(),
+            voters: self.voters.clone(),
+            ask_limit_ms: ASK_LIMIT_MS,
+        };
+        self.steps += 1;
+        let words = self.trace.is_some().then(|| event_words(&event));
+        let taken = match step(&context, &self.hosts[index].node, event.clone(), &now) {
+            Ok(taken) => taken,
+            Err(refusal) => {
+                self.note(|| format!("n{}: {} REFUSED {}", index + 1, words.unwrap_or_default(), refusal.word()));
+                return Some(Err(refusal));
+            }
+        };
+        if let Some(words) = words
+            && (!(words == "tick" || words.starts_with("Exited") || words.starts_with("hear ")) || !taken.entries.is_empty())
+        {
+            let entries: Vec<_> = taken.entries.iter().map(|e| e.kind).collect();
+            let phase = phase_words(&taken.node.phase);
+            self.note(|| format!("n{}: {words} -> {phase} {entries:?}", index + 1));
+        }
+        let quiet = matches!(event, Event::Tick) && taken.entries.is_empty();
+        if !self.healed && !quiet && self.random.chance(crash) {
+            self.crash(index, false);
+            return None;
+        }
+        let (before, after) = (&self.hosts[index].node.phase, &taken.node.phase);
+        if before.word() != after.word() {
+            self.seen.insert((before.word(), after.word()));
+        }
+        self.checker.step(index, &self.hosts[index], &event, &taken, &now);
+        self.hosts[index].node = taken.node;
+        if !self.healed && !quiet && self.random.chance(crash) {
+            self.crash(index, false);
+            return None;
+        }
+        for action in taken.actions {
+            self.perform(index, action);
+        }
+        self.watch_health(index);
+        Some(Ok(taken.reply))
+    }
+
+    fn perform(&mut self, index: usize, action: Action) {
+        match action {
+            Action::AskVoters(epoch) => {
+                for peer in 0..self.hosts.len() {
+                    if peer != index && self.voters.contains(&host_name(peer)) {
+                        self.calls += 1;
+                        self.send(Endpoint::Host(index), peer, self.calls, Ask::Voted(epoch));
+                    }
+                }
+            }
+            Action::Perform(pending) => {
+                let host = &mut self.hosts[index];
+                if let Some(flight) = &host.flight {
+                    self.checker.broken = Some(format!(
+                        "{}: {:?} was ordered while {:?} was under way",
+                        host.name, pending.effect, flight.effect
+                    ));
+                }
+                let (life, number) = (host.life, pending.number);
+                let longest = match pending.effect {
+                    Effect::Fetch(_) | Effect::Drain | Effect::Check => 3_000,
+                    Effect::Snapshot(_) | Effect::Restore(..) => 2_000,
+                    Effect::Stop | Effect::Start => 1_500,
+                    Effect::Point(_) => 50,
+                };
+                host.flight = Some(pending);
+                let applies = Happening::EffectApplies { host: index, life, number };
+                self.after(1, longest, applies);
+            }
+        }
+    }
+
+    fn effect_applies(&mut self, index: usize, life: u64, number: u64) {
+        if self.hosts[index].life != life {
+            return;
+        }
+        let Some(flight) = self.hosts[index].flight.clone() else {
+            return;
+        };
+        let fails = !self.healed && self.random.chance(self.faults.effect_fails);
+        let mut result = Ok(());
+        if !fails || self.random.chance(300) {
+            result = self.apply(index, &flight.effect);
+        }
+        if fails {
+            result = Err("it failed".to_owned());
+        }
+        self.checker.effect_ended(index, result.is_ok());
+        let reports = Happening::EffectReports { host: index, life, number, result };
+        self.after(0, 200, reports);
+    }
+
+    fn apply(&mut self, index: usize, effect: &Effect) -> Result<(), String> {
+        let behaviour = Behaviour { builds: &self.builds, host: index };
+        let host = &mut self.hosts[index];
+        let processes = host.world.processes;
+        let result = match host.world.apply(effect, behaviour) {
+            Ok(result) => result,
+            Err(broken) => {
+                let name = &host.name;
+                self.checker.broken = Some(format!("{name}: {broken}"));
+                return Ok(());
+            }
+        };
+        let started = host.world.process.as_ref().filter(|_| host.world.processes > processes);
+        if let Some(process) = started
+            && behaviour.of(&process.build) == Quality::Exits
+        {
+            let process = process.number;
+            self.after(500, 15_000, Happening::ProcessEnds { host: index, process });
+        }
+        let well = result.is_ok();
+        let words = match effect {
+            Effect::Fetch(build) => format!("Fetch {}", build.id),
+            Effect::Point(Some(build)) => format!("Point {}", build.id),
+            Effect::Drain | Effect::Stop | Effect::Snapshot(_) | Effect::Restore(..) => format!("{effect:?}"),
+            Effect::Point(None) | Effect::Start | Effect::Check => format!("{effect:?}"),
+        };
+        self.note(|| format!("n{}: performed {words}: {well}", index + 1));
+        result
+    }
+
+    fn crash(&mut self, index: usize, whole_host: bool) {
+        if !self.hosts[index].up {
+            return;
+        }
+        self.note(|| format!("n{}: CRASH{}", index + 1, if whole_host { " of the host" } else { "" }));
+        self.checker.crashed(index);
+        let flight = self.hosts[index].flight.take();
+        if let Some(flight) = flight
+            && self.random.chance(500)
+        {
+            let _ = self.apply(index, &flight.effect);
+        }
+        let down_ms = if self.random.chance(300) { 30_000 } else { 3_000 };
+        let back = self.t + self.random.between(100, down_ms);
+        let host = &mut self.hosts[index];
+        host.up = false;
+        host.life += 1;
+        host.watched = None;
+        if whole_host {
+            host.world.process = None;
+            host.boot += 1;
+            host.boot_at = self.t;
+        }
+        self.at(back, Happening::AgentUp(index));
+    }
+
+    fn agent_up(&mut self, index: usize) {
+        let host = &mut self.hosts[index];
+        if host.up {
+            return;
+        }
+        host.up = true;
+        host.up_since = self.t;
+        let node_runs = host.world.process.is_some();
+        self.handle(index, Event::Started { node_runs });
+        self.notice_exit(index);
+    }
+
+    /// The engine compares the process table with what should run, at each tick.
+    fn notice_exit(&mut self, index: usize) {
+        let host = &self.hosts[index];
+        let should_run = host.node.pending.is_none() && host.node.phase.running().is_some();
+        let down = host.world.process.is_none();
+        let asking = matches!(&host.node.phase, Phase::Probation(p) if p.asking.is_some());
+        if host.up && should_run && down && !asking {
+            self.handle(index, Event::Exited { how: "it does not run".into() });
+        }
+    }
+
+    /// Local checks: their verdicts on a new probation arrive after a while.
+    fn watch_health(&mut self, index: usize) {
+        let host = &mut self.hosts[index];
+        let Phase::Probation(probation) = &host.node.phase else {
+            return;
+        };
+        let watched = (probation.running, host.life);
+        if host.watched == Some(watched) {
+            return;
+        }
+        host.watched = Some(watched);
+        let build = &host.node.history.get(probation.running).expect("it runs").release.build;
+        let behaviour = Behaviour { builds: &self.builds, host: index };
+        let healthy = behaviour.of(build) != Quality::FailsCheck;
+        let (generation, life) = watched;
+        let verdict = Happening::Health { host: index, life, generation, healthy };
+        self.after(500, 6_000, verdict);
+    }
+
+    fn client_wakes(&mut self, client: usize) {
+        if self.clients[client].is_gone() {
+            return;
+        }
+        let mut it = std::mem::take(&mut self.clients[client]);
+        it.wake(self);
+        self.clients[client] = it;
+        if !self.clients[client].is_gone() {
+            self.after(300, 500, Happening::ClientWakes(client));
+        }
+    }
+
+    fn client_hears(&mut self, client: usize, call: u64, told: Option<(usize, Told)>) {
+        if self.clients[client].is_gone() {
+            return;
+        }
+        let mut it = std::mem::take(&mut self.clients[client]);
+        it.hear(self, call, told);
+        self.clients[client] = it;
+    }
+
+    fn client_mesh_checked(&mut self, client: usize, wave: usize) {
+        if self.clients[client].is_gone() {
+            return;
+        }
+        let mut it = std::mem::take(&mut self.clients[client]);
+        it.mesh_checked(self, wave);
+        self.clients[client] = it;
+    }
+
+    /// A client's call; returns its number.
+    pub fn call(&mut self, client: usize, to: usize, ask: Ask) -> u64 {
+        self.calls += 1;
+        let call = self.calls;
+        self.send(Endpoint::Client(client), to, call, ask);
+        let gives_up = Happening::ClientGivesUp { client, call };
+        self.after(2_500, 2_500, gives_up);
+        call
+    }
+
+    /// A client's check of replication across the mesh.
+    pub fn check_mesh(&mut self, client: usize, wave: usize) {
+        self.after(100, 2_000, Happening::MeshChecked { client, wave });
+    }
+}
+
+fn event_words(event: &Event) -> String {
+    match event {
+        Event::Tick => "tick".into(),
+        Event::Learn(record) => format!("learn {}", short(record.epoch)),
+        Event::Hear { voter, record } => format!("hear {voter} voted {}", short(record.epoch)),
+        Event::Vote(record) => format!(
+            "vote {} for {}",
+            short(record.epoch),
+            record.release.as_ref().map_or("-".into(), |r| r.build.id.to_string())
+        ),
+        Event::Prepare(prepare) => format!("prepare {} {:?}", short(prepare.epoch), prepare.kind),
+        Event::Activate { epoch, release, .. } => {
+            format!("activate {} {}", short(*epoch), release.build.id)
+        }
+        Event::HearRevocations(_) => "hear revocations".into(),
+        Event::Renew { .. }
+        | Event::Revert { .. }
+        | Event::Ask(_)
+        | Event::Answered { .. }
+        | Event::Done { .. }
+        | Event::Failed { .. }
+        | Event::Clean(_)
+        | Event::CheckFailed { .. }
+        | Event::Exited { .. }
+        | Event::Restore { .. }
+        | Event::Started { .. } => {
+            let text = format!("{event:?}");
+            text.chars().take(160).collect()
+        }
+    }
+}
+
+/// An epoch as the trace shows it.
+pub fn short(epoch: Epoch) -> String {
+    format!("e{}.{}", epoch.counter, epoch.nonce)
+}
+
+fn phase_words(phase: &Phase) -> String {
+    match phase {
+        Phase::Steady { running } => format!("steady g{}", running.unwrap_or(0)),
+        Phase::Prepared { running, .. } => format!("prepared g{}", running.unwrap_or(0)),
+        Phase::Switching(s) => format!("switching to g{} at {:?} for {:?}", s.to, s.at, s.purpose),
+        Phase::Probation(p) => format!("probation g{} {} asking={}", p.running, short(p.epoch), p.asking.is_some()),
+        Phase::Reverting(r) => format!("reverting g{} to {:?} at {:?} {:?}", r.left, r.to, r.at, r.cause.kind),
+        Phase::Stuck { .. } => "stuck".into(),
+    }
+}
