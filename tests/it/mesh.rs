@@ -30,7 +30,10 @@ fn an_empty_mesh_answers_and_takes_builds() {
     assert!(pushed.expect(0).stdout.contains("stored"));
     let pushed = mesh.cbctl(&["build", "push", &again, "--node", "n2"]);
     assert!(pushed.expect(0).stdout.contains("was there"));
-    let builds = mesh.cbctl(&["build", "list", "-o", "json"]).expect(0).json();
+    let builds = mesh
+        .cbctl(&["build", "list", "-o", "json"])
+        .expect(0)
+        .json();
     for (node, expected) in [("n1", 1), ("n2", 2), ("n3", 1)] {
         let node = of_node(&builds, node);
         let builds = node["result"]["builds"].as_array().expect("a list");
