@@ -8,7 +8,7 @@ use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// How long an agent may take until it answers.
@@ -181,6 +181,21 @@ impl TestMesh {
         Running::start(line, command, &self.root.join("said"))
     }
 
+    /// Runs a program that a test made to its end.
+    #[track_caller]
+    pub fn run(&self, line: &str, command: Command) -> Ran {
+        Running::start(line.to_owned(), command, &self.root.join("said")).wait(COMMAND_LIMIT)
+    }
+
+    /// Runs `cbagent run` or `check` with the configuration of a host, to its end.
+    #[track_caller]
+    pub fn cbagent(&self, index: usize, word: &str) -> Ran {
+        let mut command = Command::new(binary("cbagent"));
+        let config = self.nodes[index].config();
+        command.arg(word).arg("--config").arg(config);
+        self.run(&format!("cbagent {word}"), command)
+    }
+
     /// The arguments of `cbctl rollout start` for a build on the whole mesh, with this mesh's times.
     pub fn rollout(&self, version: &str) -> Vec<String> {
         let build = format!("cbddc@{version}");
@@ -270,13 +285,24 @@ impl TestMesh {
         let runs = |node: &Value| {
             let node = &node["result"];
             node["phase"] == "steady"
-                && node["health"] == "healthy"
+                && node["health"]
+                    .as_str()
+                    .is_some_and(|health| health.eq_ignore_ascii_case("healthy"))
                 && node["release"]["build"] == build.as_str()
         };
-        self.wait_for(&format!("every node runs {build}"), limit, |mesh| {
-            let status = mesh.status();
-            status["nodes"].as_array()?.iter().all(runs).then_some(())
-        });
+        let until = Instant::now() + limit;
+        loop {
+            let status = self.status();
+            let nodes = status["nodes"].as_array();
+            if nodes.is_some_and(|nodes| nodes.iter().all(runs)) {
+                return;
+            }
+            interrupt::check();
+            assert!(
+                Instant::now() < until,
+                "waited {limit:?} in vain until every node runs {build}: {status:#}"
+            );
+        }
     }
 
     /// The newest entries of a host's journal, oldest first.
