@@ -27,6 +27,7 @@ pub mod proposer;
 pub mod register;
 pub mod relative_path;
 pub mod release;
+pub mod replication;
 mod serde_pairs;
 pub mod step;
 pub mod time;
