@@ -463,6 +463,20 @@ fn a_clock_need_not_show_what_the_node_holds() {
 }
 
 #[test]
+fn a_filtered_node_need_only_have_seen_what_it_wants() {
+    let mut views = mesh(3, 4);
+    let mut wanted = views[&name(1)].events.clone();
+    wanted.retain(|event| event.collection == "orders");
+    let filtered = PeerView {
+        interests: vec!["orders".into()],
+        ..view(1, &wanted)
+    };
+    views.insert(name(1), filtered);
+    let round = after(3, &views);
+    assert_eq!(round.verdict(), MeshVerdict::Passed, "{round:?}");
+}
+
+#[test]
 fn a_quiet_mesh_passes_unproven_after_patience() {
     let mut views: Views = (1..=3).map(|n| (name(n), view(n, &[]))).collect();
     for view in views.values_mut() {
