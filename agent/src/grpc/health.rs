@@ -24,12 +24,12 @@ impl HealthService for Services {
         let judgement = judge(&measurements);
         let message = |measurement: &cbddc_domain::health::Measurement| v1::Measurement {
             check: measurement.check.as_str().to_owned(),
-            status: measurement.status.as_str().to_owned(),
+            status: measurement.status.as_str().to_lowercase(),
             detail: measurement.detail.clone(),
             took_ms: measurement.took_ms,
         };
         Ok(Response::new(v1::GetHealthResponse {
-            status: judgement.status.as_str().to_owned(),
+            status: judgement.status.as_str().to_lowercase(),
             reasons: judgement.reasons,
             measurements: measurements.iter().map(message).collect(),
         }))

@@ -82,8 +82,7 @@ pub(super) fn pack(arguments: &PackArgs, output: Output) -> Result<Exit, CtlErro
         ..PackOptions::default()
     };
     let packed = pack::pack(&arguments.dir, arguments.build.clone(), &options, &file);
-    let build =
-        packed.map_err(|error| CtlError::failed("no bundle was made").because(error))?;
+    let build = packed.map_err(|error| CtlError::failed("no bundle was made").because(error))?;
     let json = PackJson {
         build: build.id.to_string(),
         digest: build.digest.to_string(),

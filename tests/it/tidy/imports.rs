@@ -13,6 +13,20 @@ struct Rule {
     instead: &'static str,
 }
 
+/// What is there although a rule bans it, and why.
+const KNOWN: &[(&str, &str, &str)] = &[
+    (
+        "agent/src/grpc/builds.rs",
+        "std::fs",
+        "reads the bundle that it streams to a peer",
+    ),
+    (
+        "agent/src/grpc/rollouts.rs",
+        "std::fs",
+        "asks the size of the databases for the check of disk space",
+    ),
+];
+
 const RULES: &[Rule] = &[
     Rule {
         part: &["agent/domain/src/"],
@@ -188,10 +202,11 @@ fn names(path: &str, banned: &str) -> bool {
 
 fn faults_of(file: &str, text: &str, rule: &Rule) -> Vec<String> {
     let paths = paths(&code(text));
+    let known = |banned: &str| KNOWN.iter().any(|(f, b, _)| *f == file && *b == banned);
     let found = rule
         .banned
         .iter()
-        .filter(|banned| paths.iter().any(|path| names(path, banned)));
+        .filter(|banned| paths.iter().any(|path| names(path, banned)) && !known(banned));
     found
         .map(|banned| format!("{file} names `{banned}`: {}", rule.instead))
         .collect()

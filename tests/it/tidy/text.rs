@@ -7,7 +7,29 @@ use std::fs;
 const LINES_MAX: usize = 450;
 
 /// Files that are longer for a reason.
-const LONGER: &[(&str, usize, &str)] = &[];
+const LONGER: &[(&str, usize, &str)] = &[
+    (
+        "agent/domain/src/step/switching.rs",
+        850,
+        "the machine of a switch; owed: a split",
+    ),
+    ("agent/domain/src/proposer.rs", 500, "one machine"),
+    (
+        "tests/src/sim/mesh.rs",
+        950,
+        "the simulated world; owed: a split",
+    ),
+    ("tests/src/sim/checker.rs", 550, "every rule in one place"),
+    (
+        "agent/domain/src/replication/tests.rs",
+        650,
+        "one table of findings",
+    ),
+    ("tests/it/builds.rs", 500, "cases"),
+    ("tests/it/builds/bad_bundles.rs", 500, "cases"),
+    ("tests/it/snapshots.rs", 600, "cases"),
+    ("tests/it/vectors.rs", 600, "cases"),
+];
 
 /// Lines before the unit tests.
 fn length(text: &str) -> usize {
@@ -86,15 +108,30 @@ fn every_file_begins_with_its_purpose() {
     none(&faults);
 }
 
+/// Functions that other tests run in a process of their own, to kill it; alone they test nothing.
+const CHILDREN: &[&str] = &[
+    "child_that_imports_and_removes",
+    "child_that_restores",
+    "an_agent_to_be_killed",
+];
+
 #[test]
 fn tests_leave_nothing_out() {
     let mut faults = Vec::new();
     for (file, text) in files("tests", ".rs") {
-        if text
-            .lines()
-            .any(|line| line.trim().starts_with(concat!("#[ig", "nore")))
+        for (_, after) in text
+            .match_indices(concat!("#[ig", "nore"))
+            .map(|(at, _)| text.split_at(at))
         {
-            faults.push(format!("{file} ignores a test: let it run, or take it out"));
+            let name = after
+                .split("fn ")
+                .nth(1)
+                .and_then(|rest| rest.split('(').next());
+            if name.is_none_or(|name| !CHILDREN.contains(&name)) {
+                faults.push(format!(
+                    "{file} ignores {name:?}: let it run, or take it out"
+                ));
+            }
         }
     }
     none(&faults);
