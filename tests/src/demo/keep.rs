@@ -40,8 +40,9 @@ pub fn keep(mesh: TestMesh) -> Result<PathBuf> {
 /// # Errors
 /// When the folder is not that of a kept mesh.
 pub fn end(folder: &Path) -> Result<()> {
-    let text = fs::read_to_string(folder.join(FILE))
-        .with_context(|| format!("{} holds no mesh that was kept", folder.display()))?;
+    let none = || format!("{} holds no mesh that was kept", folder.display());
+    let folder = &folder.canonicalize().with_context(none)?;
+    let text = fs::read_to_string(folder.join(FILE)).with_context(none)?;
     let kept: Kept = serde_json::from_str(&text)
         .with_context(|| format!("{FILE} is damaged; end the processes by hand"))?;
     // Agents first, so that none starts its node again.
