@@ -114,7 +114,12 @@ impl Config {
             path: path.to_owned(),
             source,
         })?;
-        Self::parse(&text, path)
+        // What is relative in the file must stay right in the node, which has another folder.
+        let path = std::path::absolute(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::parse(&text, &path)
     }
 
     /// Checks a configuration that was read from `path`.

@@ -1,7 +1,6 @@
 //! A file per noun. Each asks, prints what came of it, and says how it ended.
 
 mod build;
-mod bundle;
 mod ending;
 mod health;
 mod journal;

@@ -66,7 +66,9 @@ impl MeshChecker {
         for (node, outcome) in self.observe(since_wall_ms, 0).await {
             match outcome {
                 Outcome::Ok(answer) => drop(views.insert(node, view(answer))),
-                Outcome::Refused { word, message } if word == "not_configured" => {
+                Outcome::Refused { word, message }
+                    if word == "not_configured" || word == "nothing_runs" =>
+                {
                     news.push(format!("{node} is left out of the mesh check: {message}"));
                 }
                 Outcome::Refused { .. } | Outcome::Unreachable { .. } | Outcome::TimedOut => {
@@ -84,7 +86,7 @@ impl MeshChecker {
                 let round = watch.observe(&views, &silent);
                 let verdict = round.verdict();
                 if verdict == MeshVerdict::Passed {
-                    news.extend(passed_news(&round));
+                    news.push(format!("mesh check: {}", round.proof()));
                     // The next wave has its own events.
                     memory.since_wall_ms = None;
                 }
@@ -116,27 +118,6 @@ impl MeshChecker {
         };
         self.session.fan_out(&self.members, call).await
     }
-}
-
-fn passed_news(round: &cbddc_domain::replication::Round) -> Vec<String> {
-    let mut news = Vec::new();
-    for (collection, events) in &round.moved {
-        news.push(format!(
-            "mesh check: {collection}: {events} events arrived everywhere exactly once"
-        ));
-    }
-    if !round.unproven.is_empty() {
-        let names = round
-            .unproven
-            .iter()
-            .cloned()
-            .collect::<Vec<_>>()
-            .join(", ");
-        news.push(format!(
-            "mesh check: unproven, because nothing moved in: {names}"
-        ));
-    }
-    news
 }
 
 fn view(answer: v1::ObserveReplicationResponse) -> PeerView {

@@ -111,6 +111,17 @@ impl NodeProtocol {
         &self.settings
     }
 
+    /// The peers that it is expected to join and that accept connections now.
+    pub async fn expected_peers_up(&self) -> Vec<String> {
+        let mut up = Vec::new();
+        for peer in &self.settings.expected_peers {
+            if is_up(peer).await {
+                up.push(peer.clone());
+            }
+        }
+        up
+    }
+
     /// The `cbddc` check. A node that was in order is not asked again for a while.
     pub async fn measure(&self, supervisor: &dyn Supervisor) -> Measurement {
         let process = match supervisor.state().await {

@@ -1,6 +1,5 @@
 //! `cbctl build`.
 
-use super::bundle;
 use crate::cli::{BuildCommand, NodesArgs, Output, PackArgs, PushArgs};
 use crate::error::{CtlError, Exit};
 use crate::mesh::{Session, client};
@@ -48,14 +47,6 @@ struct BuildJson {
     changes_persistence: bool,
 }
 
-/// What `build pack -o json` prints.
-#[derive(Debug, Serialize)]
-struct PackJson {
-    build: String,
-    digest: String,
-    bundle: PathBuf,
-}
-
 /// What `build push -o json` prints.
 #[derive(Debug, Serialize)]
 struct PushJson {
@@ -71,31 +62,43 @@ struct Pushed {
     size: u64,
 }
 
+/// What `build pack -o json` prints.
+#[derive(Debug, Serialize)]
+struct PackedJson {
+    build: String,
+    build_digest: String,
+    bundle: String,
+}
+
 /// Runs `build pack`, which needs no mesh.
 pub(super) fn pack(arguments: &PackArgs, output: Output) -> Result<Exit, CtlError> {
-    let file = match &arguments.out {
-        Some(file) => file.clone(),
-        None => PathBuf::from(format!("{}.cbundle", arguments.build)),
-    };
+    let id = &arguments.build;
+    let out = arguments
+        .out
+        .clone()
+        .unwrap_or_else(|| format!("{id}.cbundle").into());
     let options = PackOptions {
         changes_persistence: arguments.changes_persistence,
         ..PackOptions::default()
     };
-    let packed = pack::pack(&arguments.dir, arguments.build.clone(), &options, &file);
-    let build = packed.map_err(|error| CtlError::failed("no bundle was made").because(error))?;
-    let json = PackJson {
+    let build = pack::pack(&arguments.dir, id.clone(), &options, &out)
+        .map_err(|error| CtlError::failed(format!("{id} was not packed")).because(error))?;
+    let json = PackedJson {
         build: build.id.to_string(),
-        digest: build.digest.to_string(),
-        bundle: file,
+        build_digest: build.digest.to_string(),
+        bundle: out.display().to_string(),
     };
     render::print(output, &json, || {
-        let mut table = Table::new(&["BUILD", "DIGEST", "BUNDLE"]);
-        let digest = json.digest.chars().take(12).collect();
-        let bundle = json.bundle.display().to_string();
-        table.row([json.build.clone(), digest, bundle]);
-        table.render()
+        format!("{}  {}  {}\n", json.build, json.build_digest, json.bundle)
     })?;
     Ok(Exit::Done)
+}
+
+/// Reads what a bundle says it holds, without checking its files.
+fn read_header(path: &Path) -> Result<BuildRef, CtlError> {
+    let header = pack::read_bundle_header(path);
+    header
+        .map_err(|error| CtlError::failed(format!("cannot use {}", path.display())).because(error))
 }
 
 /// Runs the commands that need one.
@@ -112,7 +115,7 @@ pub(super) async fn run(
 }
 
 async fn push(arguments: &PushArgs, session: &Session, output: Output) -> Result<Exit, CtlError> {
-    let build = bundle::read_header(&arguments.bundle)?;
+    let build = read_header(&arguments.bundle)?;
     let targets = session.targets(&arguments.nodes.node)?;
     if arguments.dry_run {
         let names: Vec<&str> = targets.iter().map(|name| name.as_str()).collect();
