@@ -10,8 +10,10 @@ const LIMIT: &str = "1000";
 /// What each step of a switch writes down; left out here, because the story is told without it.
 const STEPS: &[&str] = &[
     "build_stored",
+    "check",
     "committed",
     "drain",
+    "fetch",
     "known_good",
     "note",
     "point",
@@ -68,7 +70,8 @@ pub fn show(stage: &Stage, mesh: &TestMesh) {
     }
 }
 
-/// The entries that tell the story, equal ones of several nodes in one line.
+/// The entries that tell the story; equal ones of several nodes in one second are one line, so that
+/// waves remain apart.
 fn lines(entries: &[Value]) -> Vec<Line> {
     let mut lines: Vec<Line> = Vec::new();
     for entry in entries {
@@ -77,11 +80,12 @@ fn lines(entries: &[Value]) -> Vec<Line> {
         if STEPS.contains(&what.as_str()) {
             continue;
         }
-        let same = lines
-            .iter_mut()
-            .rev()
-            .take(5)
-            .find(|line| line.what == what && line.text == text && !line.nodes.contains(&node));
+        let same = lines.iter_mut().rev().take(5).find(|line| {
+            line.what == what
+                && line.text == text
+                && !line.nodes.contains(&node)
+                && second(&line.at) == second(&field("at"))
+        });
         match same {
             Some(line) => line.nodes.push(node),
             None => lines.push(Line {
@@ -94,4 +98,9 @@ fn lines(entries: &[Value]) -> Vec<Line> {
         }
     }
     lines
+}
+
+/// A moment without the parts of its second.
+fn second(at: &str) -> String {
+    at.chars().take("2026-01-01T00:00:00".len()).collect()
 }
