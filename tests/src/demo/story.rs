@@ -180,7 +180,8 @@ fn show_kept(folder: &Path) {
          \x20 cbctl journal follow\n\
          \x20 cbctl health show\n\
          \x20 cbctl snapshot list\n\
-         \x20 cbctl rollout start --build cbddc@1.1 --mesh\n\n\
+         \x20 cbctl rollout plan --build cbddc@1.2 --mesh\n\
+         \x20 cbctl rollout start --build cbddc@1.1 --mesh --yes   # refused: the rollback revoked it\n\n\
          End it with:\n\n\
          \x20 tests/demo --end {folder}",
         folder = folder.display(),
