@@ -169,12 +169,8 @@ impl NodeProtocol {
 
     async fn judge_joined(&self, memory: &mut Memory, joined: &[String]) -> (Status, String) {
         memory.joined_once.extend(joined.iter().cloned());
-        let mut missing = Vec::new();
-        for peer in &self.settings.expected_peers {
-            if !joined.contains(peer) && is_up(peer).await {
-                missing.push(peer.clone());
-            }
-        }
+        let mut missing = self.expected_up().await;
+        missing.retain(|peer| !joined.contains(peer));
         if missing.is_empty() {
             memory.missing_since = None;
             let count = joined.len();
@@ -194,6 +190,17 @@ impl NodeProtocol {
             return (Status::Degraded, text);
         }
         (Status::Unhealthy, text)
+    }
+
+    /// The expected peers that are up: one that is down cannot have been joined.
+    pub async fn expected_up(&self) -> Vec<String> {
+        let mut up = Vec::new();
+        for peer in &self.settings.expected_peers {
+            if is_up(peer).await {
+                up.push(peer.clone());
+            }
+        }
+        up
     }
 
     /// Reads clocks, events since a moment, and clocks again.

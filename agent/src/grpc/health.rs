@@ -54,7 +54,7 @@ impl HealthService for Services {
         };
         let settings = protocol.settings();
         let mut message = view(observed, limit);
-        message.expected = settings.expected_peers.clone();
+        message.expected = protocol.expected_up().await;
         message.target_collections = settings.target_collections.clone();
         message.wall_ms = self.world.now().wall_ms;
         Ok(Response::new(message))
