@@ -399,7 +399,10 @@ impl Checker {
                 };
                 let overtaken = self.winner().is_some_and(|winner| winner.epoch > epoch);
                 for host in hosts.iter().filter(|_| !overtaken) {
-                    let named = pending.contains_key(&host.name) || failed.contains_key(&host.name);
+                    let next = rollout_of(&host.node.phase).is_some_and(|(held, _)| held > epoch);
+                    let named = next
+                        || pending.contains_key(&host.name)
+                        || failed.contains_key(&host.name);
                     let ordered = record.release_for(&host.name);
                     let running = host.node.phase.running().and_then(|n| host.node.history.get(n));
                     if !named && ordered.is_some() && running.map(|g| &g.release) != ordered {
@@ -484,7 +487,12 @@ impl Checker {
                 let text = format!("rule 10: {} switched {points} times, {allowed} are allowed", host.name);
                 return self.break_(text);
             }
-            let kept = host.world.replaced.iter().find(|kept| !host.node.owed.contains(kept));
+            // What a switch set aside is back once its revert restored it, and set aside its own.
+            let told = |kept: &String| {
+                let back = kept.replace("replaced-g", "replaced-by-revert-g");
+                host.node.owed.contains(kept) || host.node.owed.contains(&back)
+            };
+            let kept = host.world.replaced.iter().find(|kept| !told(kept));
             if let Some(kept) = kept {
                 let text = format!("{}: a restore set {kept} aside, and nothing tells so", host.name);
                 return self.break_(text);

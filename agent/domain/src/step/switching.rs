@@ -404,6 +404,10 @@ impl Turn<'_> {
             RevertStep::Stop if revert.restore.is_some() => RevertStep::Restore,
             RevertStep::Stop => RevertStep::Point,
             RevertStep::Restore => {
+                // Done once: what is stopped again later must not lose what came after it.
+                if let Phase::Reverting(held) = &mut self.node.phase {
+                    held.restore = None;
+                }
                 self.owe(format!("replaced-by-revert-g{}", revert.left));
                 RevertStep::Point
             }
@@ -429,13 +433,13 @@ impl Turn<'_> {
         if matches!(at, RevertStep::Point | RevertStep::Start) {
             // A revocation may have come in since the way back was chosen.
             let to = self.choose_fallback(revert.from, revert.left);
-            let at = if at == RevertStep::Start && to != revert.to {
-                RevertStep::Point
-            } else {
+            // The earlier choice may run already, where only its check has failed.
+            revert.at = if to == revert.to {
                 at
+            } else {
+                RevertStep::Stop
             };
             revert.to = to;
-            revert.at = at;
         } else {
             revert.at = at;
         }
@@ -489,6 +493,12 @@ impl Turn<'_> {
     }
 
     fn stuck(&mut self, why: &str) {
+        if let Phase::Reverting(revert) = &self.node.phase
+            && revert.at == RevertStep::Restore
+        {
+            // It may have got as far as setting the newest state aside.
+            self.owe(format!("replaced-by-revert-g{}", revert.left));
+        }
         let cause = match &self.node.phase {
             Phase::Reverting(revert) => {
                 format!("{why}; it was going back because: {}", revert.cause.text)
