@@ -49,6 +49,8 @@ fn no_mesh_breaks_a_rule() {
         return;
     }
     let seeds = from_environment("CBDDC_SIM_SEEDS").unwrap_or(SEEDS);
+    // The first is shown; the others tell whether it is one fault or several.
+    let enough = from_environment("CBDDC_SIM_FAILURES").map_or(10, |failures| failures as usize);
     let next = AtomicU64::new(0);
     let failed: Mutex<Vec<(u64, String)>> = Mutex::new(Vec::new());
     let seen = Mutex::new(BTreeSet::new());
@@ -59,7 +61,7 @@ fn no_mesh_breaks_a_rule() {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds || failed.lock().expect("no panic").len() >= 20 {
+                    if seed >= seeds || failed.lock().expect("no panic").len() >= enough {
                         break;
                     }
                     let broken = match run(seed, false) {
