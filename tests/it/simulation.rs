@@ -3,7 +3,9 @@
 //! `CBDDC_SIM_SEED=n` runs one seed and shows what happened; `CBDDC_SIM_SEEDS=count` sets how many
 //! are run.
 
+use cbddc_tests::sim::calm::{self, Scenario};
 use cbddc_tests::sim::meshes;
+use cbddc_tests::sim::world::Quality;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
@@ -11,6 +13,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How many meshes are run unless `CBDDC_SIM_SEEDS` says otherwise.
 const SEEDS: u64 = 2_000;
+
+/// How many meshes without faults are run for each way things may go.
+const CALM_SEEDS: u64 = 60;
 
 /// How much of a failing mesh's trace is shown.
 const TRACE_LINES: usize = 100;
@@ -91,4 +96,39 @@ fn no_mesh_breaks_a_rule() {
     if let Some((seed, _)) = failed.first() {
         panic!("{}\n\n{}", list.join("\n"), show(*seed));
     }
+}
+
+fn check_calm(scenario: Scenario) {
+    for seed in 0..CALM_SEEDS {
+        if let Err(text) = calm::run(seed, scenario) {
+            panic!("seed {seed}: {text}");
+        }
+    }
+}
+
+#[test]
+fn without_faults_a_good_rollout_is_decided() {
+    check_calm(Scenario::Rollout(Quality::Good));
+}
+
+#[test]
+fn without_faults_a_bad_rollout_goes_back() {
+    for quality in [Quality::FailsStart, Quality::FailsCheck, Quality::FailsMesh, Quality::FailsOn(0)] {
+        check_calm(Scenario::Rollout(quality));
+    }
+}
+
+#[test]
+fn without_faults_a_rollback_is_decided() {
+    check_calm(Scenario::Rollback);
+}
+
+#[test]
+fn a_resume_ends_well_wherever_the_client_died() {
+    check_calm(Scenario::Resume);
+}
+
+#[test]
+fn an_abort_ends_well_wherever_the_client_died() {
+    check_calm(Scenario::Abort);
 }
