@@ -74,7 +74,11 @@ fn no_mesh_breaks_a_rule() {
                             seen.lock().expect("no panic").extend(report.seen);
                             steps.fetch_add(report.steps, Ordering::Relaxed);
                             for outcome in report.outcomes {
-                                *outcomes.lock().expect("no panic").entry(outcome).or_default() += 1;
+                                *outcomes
+                                    .lock()
+                                    .expect("no panic")
+                                    .entry(outcome)
+                                    .or_default() += 1;
                             }
                             report.broken
                         }
@@ -92,7 +96,10 @@ fn no_mesh_breaks_a_rule() {
     println!("{seeds} meshes, {} steps", steps.into_inner());
     println!("{:#?}", outcomes.into_inner().expect("no panic"));
     println!("{:?}", seen.into_inner().expect("no panic"));
-    let list: Vec<_> = failed.iter().map(|(seed, broken)| format!("seed {seed}: {broken}")).collect();
+    let list: Vec<_> = failed
+        .iter()
+        .map(|(seed, broken)| format!("seed {seed}: {broken}"))
+        .collect();
     if let Some((seed, _)) = failed.first() {
         panic!("{}\n\n{}", list.join("\n"), show(*seed));
     }
@@ -113,7 +120,12 @@ fn without_faults_a_good_rollout_is_decided() {
 
 #[test]
 fn without_faults_a_bad_rollout_goes_back() {
-    for quality in [Quality::FailsStart, Quality::FailsCheck, Quality::FailsMesh, Quality::FailsOn(0)] {
+    for quality in [
+        Quality::FailsStart,
+        Quality::FailsCheck,
+        Quality::FailsMesh,
+        Quality::FailsOn(0),
+    ] {
         check_calm(Scenario::Rollout(quality));
     }
 }

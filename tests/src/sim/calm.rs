@@ -63,7 +63,9 @@ fn judge(mesh: &Mesh, scenario: Scenario, first: &Release, second: &Release) -> 
             let number = host.node.phase.running()?;
             host.node.history.get(number).map(|g| g.release.clone())
         };
-        mesh.hosts.iter().all(|host| running(host).as_ref() == Some(release))
+        mesh.hosts
+            .iter()
+            .all(|host| running(host).as_ref() == Some(release))
     };
     let decided = |client: usize| matches!(outcome(client), Some(Outcome::Decided { pending, failed }) if pending.is_empty() && failed.is_empty());
     let reverted = |client: usize| matches!(outcome(client), Some(Outcome::Reverted { pending, failed, .. }) if pending.is_empty() && failed.is_empty());
@@ -82,6 +84,10 @@ fn judge(mesh: &Mesh, scenario: Scenario, first: &Release, second: &Release) -> 
     if well {
         Ok(())
     } else {
-        Err(format!("{scenario:?} ended with {words:?}; all on the old release: {}, all on the new one: {}", all_run(first), all_run(second)))
+        Err(format!(
+            "{scenario:?} ended with {words:?}; all on the old release: {}, all on the new one: {}",
+            all_run(first),
+            all_run(second)
+        ))
     }
 }

@@ -84,7 +84,13 @@ impl Checker {
         }
     }
 
-    fn register_rules(&mut self, index: usize, before: &Node, event: &Event, step: &Step) -> Result<(), String> {
+    fn register_rules(
+        &mut self,
+        index: usize,
+        before: &Node,
+        event: &Event,
+        step: &Step,
+    ) -> Result<(), String> {
         let after = &step.node;
         let (old, new) = (&before.register, &after.register);
         if new.promised < old.promised || new.decided_epoch() < old.decided_epoch() {
@@ -105,21 +111,45 @@ impl Checker {
             let record = new.decided.as_ref().expect("it has an epoch");
             match self.decided.get(&record.epoch) {
                 Some(truth) if truth == record => {}
-                Some(_) => return Err(format!("another record is decided in {}", short(record.epoch))),
-                None => return Err(format!("{} was taken for decided without a majority", short(record.epoch))),
+                Some(_) => {
+                    return Err(format!(
+                        "another record is decided in {}",
+                        short(record.epoch)
+                    ));
+                }
+                None => {
+                    return Err(format!(
+                        "{} was taken for decided without a majority",
+                        short(record.epoch)
+                    ));
+                }
             }
-            self.budgets.entry(index).or_default().records.insert(record.epoch);
+            self.budgets
+                .entry(index)
+                .or_default()
+                .records
+                .insert(record.epoch);
         }
         for generation in after.history.iter() {
-            let known = before.history.get(generation.number).and_then(|held| held.committed);
+            let known = before
+                .history
+                .get(generation.number)
+                .and_then(|held| held.committed);
             if let Some(epoch) = generation.committed.filter(|epoch| Some(*epoch) != known) {
                 let record = self.decided.get(&epoch);
                 if record.is_none() {
-                    return Err(format!("g{} is committed by {}, undecided", generation.number, short(epoch)));
+                    return Err(format!(
+                        "g{} is committed by {}, undecided",
+                        generation.number,
+                        short(epoch)
+                    ));
                 }
                 let name = super::mesh::host_name(index);
                 if record.and_then(|r| r.release_for(&name)) != Some(&generation.release) {
-                    return Err(format!("g{} is committed by a record of another release", generation.number));
+                    return Err(format!(
+                        "g{} is committed by a record of another release",
+                        generation.number
+                    ));
                 }
             }
         }
@@ -133,20 +163,35 @@ impl Checker {
             return Ok(());
         }
         if epoch < register.promised {
-            return Err(format!("rule 6: voted for {} below its promise", short(epoch)));
+            return Err(format!(
+                "rule 6: voted for {} below its promise",
+                short(epoch)
+            ));
         }
         if self.answered_no.contains(&(index, epoch)) {
-            return Err(format!("rule 9: voted for {} after it answered no", short(epoch)));
+            return Err(format!(
+                "rule 9: voted for {} after it answered no",
+                short(epoch)
+            ));
         }
         if self.gone_back.contains(&(index, epoch)) {
-            return Err(format!("rule 10: voted for {} after it went back", short(epoch)));
+            return Err(format!(
+                "rule 10: voted for {} after it went back",
+                short(epoch)
+            ));
         }
         let mut ordered = record.release.iter().chain(record.exceptions.values());
         if ordered.any(|release| register.revoked(&release.build.digest).is_some()) {
-            return Err(format!("rule 6: voted for {} of a revoked build", short(epoch)));
+            return Err(format!(
+                "rule 6: voted for {} of a revoked build",
+                short(epoch)
+            ));
         }
         let name = super::mesh::host_name(index);
-        let entry = self.votes.entry(epoch).or_insert_with(|| (record.clone(), BTreeSet::new()));
+        let entry = self
+            .votes
+            .entry(epoch)
+            .or_insert_with(|| (record.clone(), BTreeSet::new()));
         if entry.0 != *record {
             return Err(format!("two records were voted for in {}", short(epoch)));
         }
@@ -154,14 +199,23 @@ impl Checker {
         let votes = entry.1.intersection(&record.voters).count();
         if is_majority(votes, record.voters.len()) && !self.decided.contains_key(&epoch) {
             if let Some(cause) = self.reverted.get(&epoch) {
-                return Err(format!("{} was reverted ({cause}) and is decided now", short(epoch)));
+                return Err(format!(
+                    "{} was reverted ({cause}) and is decided now",
+                    short(epoch)
+                ));
             }
             self.decided.insert(epoch, record.clone());
         }
         Ok(())
     }
 
-    fn request_rules(&mut self, index: usize, before: &Node, event: &Event, after: &Node) -> Result<(), String> {
+    fn request_rules(
+        &mut self,
+        index: usize,
+        before: &Node,
+        event: &Event,
+        after: &Node,
+    ) -> Result<(), String> {
         let highest = self.highest.entry(index).or_default();
         match event {
             Event::Prepare(prepare) => {
@@ -176,16 +230,32 @@ impl Checker {
             }
             Event::Activate { epoch, release, .. } => {
                 if *epoch != highest.0 {
-                    return Err(format!("rule 5: activated {} but promised {}", short(*epoch), short(highest.0)));
+                    return Err(format!(
+                        "rule 5: activated {} but promised {}",
+                        short(*epoch),
+                        short(highest.0)
+                    ));
                 }
-                if self.answered_no.contains(&(index, *epoch)) || self.gone_back.contains(&(index, *epoch)) {
-                    return Err(format!("rule 5: activated {}, sealed or closed", short(*epoch)));
+                if self.answered_no.contains(&(index, *epoch))
+                    || self.gone_back.contains(&(index, *epoch))
+                {
+                    return Err(format!(
+                        "rule 5: activated {}, sealed or closed",
+                        short(*epoch)
+                    ));
                 }
                 if before.register.revoked(&release.build.digest).is_some() {
                     return Err("rule 5: activated a revoked build".into());
                 }
-                if before.lease.as_ref().is_none_or(|lease| lease.epoch != *epoch) {
-                    return Err(format!("rule 5: activated {} without its lease", short(*epoch)));
+                if before
+                    .lease
+                    .as_ref()
+                    .is_none_or(|lease| lease.epoch != *epoch)
+                {
+                    return Err(format!(
+                        "rule 5: activated {} without its lease",
+                        short(*epoch)
+                    ));
                 }
                 self.activated.insert((index, *epoch));
                 if matches!(before.phase, Phase::Prepared { .. }) {
@@ -193,15 +263,29 @@ impl Checker {
                 }
             }
             Event::Renew { epoch, .. } => {
-                if self.answered_no.contains(&(index, *epoch)) || self.gone_back.contains(&(index, *epoch)) {
-                    return Err(format!("rule 9: {} was renewed, sealed or closed", short(*epoch)));
+                if self.answered_no.contains(&(index, *epoch))
+                    || self.gone_back.contains(&(index, *epoch))
+                {
+                    return Err(format!(
+                        "rule 9: {} was renewed, sealed or closed",
+                        short(*epoch)
+                    ));
                 }
             }
             Event::Revert { epoch, .. } => {
-                let running = before.phase.running().filter(|_| !matches!(before.phase, Phase::Probation(_)));
+                let running = before
+                    .phase
+                    .running()
+                    .filter(|_| !matches!(before.phase, Phase::Probation(_)));
                 let generation = running.and_then(|number| before.history.get(number));
-                if generation.and_then(|g| g.committed).is_some_and(|committed| committed >= *epoch) {
-                    return Err(format!("rule 8: confirmed, and takes a revert of {}", short(*epoch)));
+                if generation
+                    .and_then(|g| g.committed)
+                    .is_some_and(|committed| committed >= *epoch)
+                {
+                    return Err(format!(
+                        "rule 8: confirmed, and takes a revert of {}",
+                        short(*epoch)
+                    ));
                 }
                 self.gone_back.insert((index, *epoch));
             }
@@ -226,11 +310,20 @@ impl Checker {
         Ok(())
     }
 
-    fn phase_rules(&mut self, index: usize, host: &Host, after: &Node, event: &Event) -> Result<(), String> {
+    fn phase_rules(
+        &mut self,
+        index: usize,
+        host: &Host,
+        after: &Node,
+        event: &Event,
+    ) -> Result<(), String> {
         let before = &host.node;
         if let Some((epoch, left)) = rollout_of(&before.phase) {
             let goes_on = rollout_of(&after.phase).is_some_and(|(_, number)| number == left);
-            let committed = after.history.get(left).is_some_and(|g| g.committed.is_some());
+            let committed = after
+                .history
+                .get(left)
+                .is_some_and(|g| g.committed.is_some());
             if !goes_on && !committed {
                 self.gone_back.insert((index, epoch));
             }
@@ -243,7 +336,10 @@ impl Checker {
             if after.register.sealed.contains(&probation.epoch) {
                 self.answered_no.insert((index, probation.epoch));
             } else if probation.epoch >= after.register.promised {
-                return Err(format!("rule 9: asks about {} without sealing it", short(probation.epoch)));
+                return Err(format!(
+                    "rule 9: asks about {} without sealing it",
+                    short(probation.epoch)
+                ));
             }
         }
         let (was, is) = (&before.phase, &after.phase);
@@ -260,11 +356,21 @@ impl Checker {
         Ok(())
     }
 
-    fn switch_begins(&mut self, index: usize, before: &Node, after: &Node, event: &Event) -> Result<(), String> {
+    fn switch_begins(
+        &mut self,
+        index: usize,
+        before: &Node,
+        after: &Node,
+        event: &Event,
+    ) -> Result<(), String> {
         let Phase::Switching(switch) = &after.phase else {
             return Ok(());
         };
-        let release = &after.history.get(switch.to).ok_or("a switch to a forgotten generation")?.release;
+        let release = &after
+            .history
+            .get(switch.to)
+            .ok_or("a switch to a forgotten generation")?
+            .release;
         if after.register.revoked(&release.build.digest).is_some() {
             return Err("rule 14: a switch to a revoked build began".into());
         }
@@ -272,10 +378,16 @@ impl Checker {
             Purpose::Converge { epoch } => {
                 let decided = self.highest.get(&index).map(|highest| highest.1);
                 if Some(epoch) != decided {
-                    return Err(format!("rule 11: converges to {}, not to the newest it knows", short(epoch)));
+                    return Err(format!(
+                        "rule 11: converges to {}, not to the newest it knows",
+                        short(epoch)
+                    ));
                 }
                 let name = super::mesh::host_name(index);
-                let target = self.decided.get(&epoch).and_then(|record| record.release_for(&name));
+                let target = self
+                    .decided
+                    .get(&epoch)
+                    .and_then(|record| record.release_for(&name));
                 if target != Some(release) {
                     return Err("rule 7: converges to what the record does not order".into());
                 }
@@ -295,8 +407,16 @@ impl Checker {
         Ok(())
     }
 
-    fn revert_begins(&self, before: &Node, after: &Node, left: GenerationNumber) -> Result<(), String> {
-        let generation = after.history.get(left).ok_or("a revert from a forgotten generation")?;
+    fn revert_begins(
+        &self,
+        before: &Node,
+        after: &Node,
+        left: GenerationNumber,
+    ) -> Result<(), String> {
+        let generation = after
+            .history
+            .get(left)
+            .ok_or("a revert from a forgotten generation")?;
         if generation.committed.is_some() {
             return Err(format!("rule 8: g{left} was confirmed and is reverted"));
         }
@@ -305,16 +425,27 @@ impl Checker {
         };
         if let Some(epoch) = rollout_of(&before.phase).map(|(epoch, _)| epoch) {
             if revert.cause.kind == CauseKind::Aborted && self.decided.contains_key(&epoch) {
-                return Err(format!("rule 9: {} is decided, and is called aborted", short(epoch)));
+                return Err(format!(
+                    "rule 9: {} is decided, and is called aborted",
+                    short(epoch)
+                ));
             }
             if epoch >= after.register.promised && !after.register.closed.contains(&epoch) {
-                return Err(format!("rule 10: went back from {} without closing it", short(epoch)));
+                return Err(format!(
+                    "rule 10: went back from {} without closing it",
+                    short(epoch)
+                ));
             }
         }
         if let Some(Fallback::Generation(number)) = revert.to {
-            let generation = after.history.get(number).ok_or("falls back to a forgotten generation")?;
+            let generation = after
+                .history
+                .get(number)
+                .ok_or("falls back to a forgotten generation")?;
             if generation.committed.is_none() {
-                return Err(format!("rule 11: falls back to g{number}, which never was committed"));
+                return Err(format!(
+                    "rule 11: falls back to g{number}, which never was committed"
+                ));
             }
         }
         Ok(())
@@ -355,7 +486,14 @@ impl Checker {
         Ok(())
     }
 
-    fn time_rules(&mut self, index: usize, host: &Host, after: &Node, event: &Event, now: &Now) -> Result<(), String> {
+    fn time_rules(
+        &mut self,
+        index: usize,
+        host: &Host,
+        after: &Node,
+        event: &Event,
+        now: &Now,
+    ) -> Result<(), String> {
         let t = now.since_boot_ms;
         if !matches!(event, Event::Tick) {
             return Ok(());
@@ -400,34 +538,56 @@ impl Checker {
                 let overtaken = self.winner().is_some_and(|winner| winner.epoch > epoch);
                 for host in hosts.iter().filter(|_| !overtaken) {
                     let next = rollout_of(&host.node.phase).is_some_and(|(held, _)| held > epoch);
-                    let named = next
-                        || pending.contains_key(&host.name)
-                        || failed.contains_key(&host.name);
+                    let named =
+                        next || pending.contains_key(&host.name) || failed.contains_key(&host.name);
                     let ordered = record.release_for(&host.name);
-                    let running = host.node.phase.running().and_then(|n| host.node.history.get(n));
+                    let running = host
+                        .node
+                        .phase
+                        .running()
+                        .and_then(|n| host.node.history.get(n));
                     if !named && ordered.is_some() && running.map(|g| &g.release) != ordered {
-                        let text = format!("{} was called decided, and {} does not run it", short(epoch), host.name);
+                        let text = format!(
+                            "{} was called decided, and {} does not run it",
+                            short(epoch),
+                            host.name
+                        );
                         return self.break_(text);
                     }
                 }
             }
-            Outcome::Reverted { cause, pending, failed } => {
+            Outcome::Reverted {
+                cause,
+                pending,
+                failed,
+            } => {
                 if self.decided.contains_key(&epoch) {
-                    return self.break_(format!("{} was called reverted and is decided", short(epoch)));
+                    return self.break_(format!(
+                        "{} was called reverted and is decided",
+                        short(epoch)
+                    ));
                 }
                 self.reverted.insert(epoch, cause.clone());
                 for host in hosts {
                     let named = pending.contains_key(&host.name) || failed.contains_key(&host.name);
                     let on = rollout_of(&host.node.phase).filter(|(held, _)| *held <= epoch);
                     if let (false, Some((held, _))) = (named, on) {
-                        let text = format!("{} was called reverted, and {} is on {}", short(epoch), host.name, short(held));
+                        let text = format!(
+                            "{} was called reverted, and {} is on {}",
+                            short(epoch),
+                            host.name,
+                            short(held)
+                        );
                         return self.break_(text);
                     }
                 }
             }
             Outcome::Refused(_) | Outcome::Locked(_) | Outcome::Undecided(_) | Outcome::Changed => {
                 if began {
-                    self.break_(format!("{} was called not begun, and a node was activated", short(epoch)));
+                    self.break_(format!(
+                        "{} was called not begun, and a node was activated",
+                        short(epoch)
+                    ));
                 }
             }
             Outcome::TakenOver(_) | Outcome::InDoubt(_) => {}
@@ -441,7 +601,11 @@ impl Checker {
             return Some(format!("{name} is down"));
         }
         if node.pending.is_some() {
-            return Some(format!("{name} awaits {:?} in {}", node.pending, node.phase.word()));
+            return Some(format!(
+                "{name} awaits {:?} in {}",
+                node.pending,
+                node.phase.word()
+            ));
         }
         if node.lease.is_some() {
             return Some(format!("{name} is still locked"));
@@ -449,24 +613,40 @@ impl Checker {
         if node.register.decided.as_ref() != winner {
             return Some(format!("{name} does not know the newest record"));
         }
-        let held = node.held.as_ref().is_some_and(|held| held.epoch >= node.register.decided_epoch());
+        let held = node
+            .held
+            .as_ref()
+            .is_some_and(|held| held.epoch >= node.register.decided_epoch());
         let running = match &node.phase {
             Phase::Stuck { .. } => {
-                return host.world.process.as_ref().map(|p| format!("{name} is stuck and runs {}", p.build));
+                return host
+                    .world
+                    .process
+                    .as_ref()
+                    .map(|p| format!("{name} is stuck and runs {}", p.build));
             }
             Phase::Steady { running } => *running,
-            Phase::Prepared { .. } | Phase::Switching(_) | Phase::Probation(_) | Phase::Reverting(_) => {
+            Phase::Prepared { .. }
+            | Phase::Switching(_)
+            | Phase::Probation(_)
+            | Phase::Reverting(_) => {
                 return Some(format!("{name} is in phase {}", node.phase.word()));
             }
         };
-        let release = running.and_then(|number| node.history.get(number)).map(|g| &g.release);
+        let release = running
+            .and_then(|number| node.history.get(number))
+            .map(|g| &g.release);
         let ordered = winner.and_then(|record| record.release_for(name));
-        let blocked = ordered.is_some_and(|release| node.register.revoked(&release.build.digest).is_some());
+        let blocked =
+            ordered.is_some_and(|release| node.register.revoked(&release.build.digest).is_some());
         if ordered.is_some() && release != ordered && !held && !blocked {
-            return Some(format!("{name} does not run what is decided, and shows no drift"));
+            return Some(format!(
+                "{name} does not run what is decided, and shows no drift"
+            ));
         }
         let runs = host.world.process.as_ref().map(|process| &process.build);
-        let revoked = release.is_some_and(|release| node.register.revoked(&release.build.digest).is_some());
+        let revoked =
+            release.is_some_and(|release| node.register.revoked(&release.build.digest).is_some());
         // A build that was committed and keeps ending is started again and again, visibly.
         let stopped = runs.is_none() && (revoked || node.restart.is_some());
         if runs != release.map(|release| &release.build) && !stopped {
@@ -481,10 +661,14 @@ impl Checker {
         for (index, host) in hosts.iter().enumerate() {
             let budget = self.budgets.entry(index).or_default();
             let records = budget.records.len() as u64;
-            let allowed = 3 * budget.activations + records + 2 * budget.failures + 2 * budget.crashes + 1;
+            let allowed =
+                3 * budget.activations + records + 2 * budget.failures + 2 * budget.crashes + 1;
             let points = host.world.points;
             if points > allowed {
-                let text = format!("rule 10: {} switched {points} times, {allowed} are allowed", host.name);
+                let text = format!(
+                    "rule 10: {} switched {points} times, {allowed} are allowed",
+                    host.name
+                );
                 return self.break_(text);
             }
             // What a switch set aside is back once its revert restored it, and set aside its own.
@@ -494,7 +678,10 @@ impl Checker {
             };
             let kept = host.world.replaced.iter().find(|kept| !told(kept));
             if let Some(kept) = kept {
-                let text = format!("{}: a restore set {kept} aside, and nothing tells so", host.name);
+                let text = format!(
+                    "{}: a restore set {kept} aside, and nothing tells so",
+                    host.name
+                );
                 return self.break_(text);
             }
         }
@@ -509,6 +696,9 @@ fn rollout_of(phase: &Phase) -> Option<(Epoch, GenerationNumber)> {
             Purpose::Converge { .. } | Purpose::Restore => None,
         },
         Phase::Probation(probation) => Some((probation.epoch, probation.running)),
-        Phase::Steady { .. } | Phase::Prepared { .. } | Phase::Reverting(_) | Phase::Stuck { .. } => None,
+        Phase::Steady { .. }
+        | Phase::Prepared { .. }
+        | Phase::Reverting(_)
+        | Phase::Stuck { .. } => None,
     }
 }

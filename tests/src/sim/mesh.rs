@@ -321,7 +321,8 @@ impl Mesh {
             if let Some(broken) = self.checker.broken.take() {
                 return Err(broken);
             }
-            let over = self.t > self.faults.until_ms + 1_000 && self.clients.iter().all(Client::is_gone);
+            let over =
+                self.t > self.faults.until_ms + 1_000 && self.clients.iter().all(Client::is_gone);
             if over && self.settled() && self.queue_is_idle() {
                 break;
             }
@@ -341,7 +342,12 @@ impl Mesh {
             Happening::Request { ask, .. } => matches!(ask, Ask::Look),
             Happening::EffectApplies { host, life, .. }
             | Happening::EffectReports { host, life, .. } => self.hosts[*host].life != *life,
-            Happening::Health { host, life, generation, .. } => {
+            Happening::Health {
+                host,
+                life,
+                generation,
+                ..
+            } => {
                 let host = &self.hosts[*host];
                 host.life != *life || host.node.phase.running() != Some(*generation)
             }
@@ -349,19 +355,28 @@ impl Mesh {
                 let running = self.hosts[*host].world.process.as_ref();
                 running.is_none_or(|running| running.number != *process)
             }
-            Happening::ClientWakes(_) | Happening::ClientDies(_) | Happening::MeshChecked { .. } => true,
-            Happening::AgentUp(_) | Happening::Crash | Happening::Partition | Happening::Heal => false,
+            Happening::ClientWakes(_)
+            | Happening::ClientDies(_)
+            | Happening::MeshChecked { .. } => true,
+            Happening::AgentUp(_) | Happening::Crash | Happening::Partition | Happening::Heal => {
+                false
+            }
         })
     }
 
     fn settled(&self) -> bool {
         let winner = self.checker.winner();
-        self.hosts.iter().all(|host| self.checker.unsettled(host, winner).is_none())
+        self.hosts
+            .iter()
+            .all(|host| self.checker.unsettled(host, winner).is_none())
     }
 
     fn why_unsettled(&self) -> String {
         let winner = self.checker.winner();
-        let why = self.hosts.iter().filter_map(|host| self.checker.unsettled(host, winner));
+        let why = self
+            .hosts
+            .iter()
+            .filter_map(|host| self.checker.unsettled(host, winner));
         let clients = self.clients.iter().filter(|client| !client.is_gone());
         let clients = clients.map(|client| format!("client {} is still there", client.index));
         why.chain(clients).collect::<Vec<_>>().join("; ")
@@ -369,10 +384,27 @@ impl Mesh {
 
     fn happen(&mut self, happening: Happening) {
         match happening {
-            Happening::Request { from, to, call, ask } => self.request_arrives(from, to, call, ask),
-            Happening::Response { from, to, call, told } => self.response_arrives(from, to, call, told),
-            Happening::EffectApplies { host, life, number } => self.effect_applies(host, life, number),
-            Happening::EffectReports { host, life, number, result } => {
+            Happening::Request {
+                from,
+                to,
+                call,
+                ask,
+            } => self.request_arrives(from, to, call, ask),
+            Happening::Response {
+                from,
+                to,
+                call,
+                told,
+            } => self.response_arrives(from, to, call, told),
+            Happening::EffectApplies { host, life, number } => {
+                self.effect_applies(host, life, number)
+            }
+            Happening::EffectReports {
+                host,
+                life,
+                number,
+                result,
+            } => {
                 if self.hosts[host].life == life {
                     self.hosts[host].flight = None;
                     let event = match result {
@@ -382,7 +414,12 @@ impl Mesh {
                     self.handle(host, event);
                 }
             }
-            Happening::Health { host, life, generation, healthy } => {
+            Happening::Health {
+                host,
+                life,
+                generation,
+                healthy,
+            } => {
                 if self.hosts[host].life == life && self.hosts[host].up {
                     let event = if healthy {
                         Event::Clean(generation)
@@ -395,15 +432,25 @@ impl Mesh {
             }
             Happening::ProcessEnds { host, process } => {
                 let world = &mut self.hosts[host].world;
-                if world.process.as_ref().is_some_and(|running| running.number == process) {
+                if world
+                    .process
+                    .as_ref()
+                    .is_some_and(|running| running.number == process)
+                {
                     world.process = None;
                     self.note(|| format!("{}: the process ends", host_name(host)));
-                    self.handle(host, Event::Exited { how: "exit 1".into() });
+                    self.handle(
+                        host,
+                        Event::Exited {
+                            how: "exit 1".into(),
+                        },
+                    );
                 }
             }
             Happening::Tick(host) => {
                 self.after(TICK_MS, TICK_MS, Happening::Tick(host));
-                self.hosts[host].world.events += u64::from(self.hosts[host].world.process.is_some());
+                self.hosts[host].world.events +=
+                    u64::from(self.hosts[host].world.process.is_some());
                 self.handle(host, Event::Tick);
                 self.notice_exit(host);
             }
@@ -502,7 +549,12 @@ impl Mesh {
     }
 
     fn send(&mut self, from: Endpoint, to: usize, call: u64, ask: Ask) {
-        let request = Happening::Request { from, to, call, ask };
+        let request = Happening::Request {
+            from,
+            to,
+            call,
+            ask,
+        };
         self.transmit(from, Endpoint::Host(to), request);
     }
 
@@ -533,7 +585,12 @@ impl Mesh {
                 Told::Events(refused.map_or(Ok(Box::new(self.view(to))), Err))
             }
         };
-        let response = Happening::Response { from: to, to: from, call, told };
+        let response = Happening::Response {
+            from: to,
+            to: from,
+            call,
+            told,
+        };
         self.transmit(Endpoint::Host(to), from, response);
     }
 
@@ -553,7 +610,15 @@ impl Mesh {
                 let voted = view.votes.iter().find(|vote| vote.epoch == epoch).cloned();
                 self.take_gossip(host, from, &view);
                 let voted = voted.map(Box::new);
-                self.handle(host, Event::Answered { voter, epoch, answer, voted });
+                self.handle(
+                    host,
+                    Event::Answered {
+                        voter,
+                        epoch,
+                        answer,
+                        voted,
+                    },
+                );
             }
             Told::Events(_) => {}
         }
@@ -561,7 +626,11 @@ impl Mesh {
 
     fn take_gossip(&mut self, host: usize, from: usize, view: &RegisterView) {
         let known = &self.hosts[host].node.register;
-        let news = view.decided.as_ref().filter(|r| r.epoch > known.decided_epoch()).cloned();
+        let news = view
+            .decided
+            .as_ref()
+            .filter(|r| r.epoch > known.decided_epoch())
+            .cloned();
         if let Some(record) = news {
             self.handle(host, Event::Learn(Box::new(record)));
         }
@@ -605,12 +674,20 @@ impl Mesh {
         let taken = match step(&context, &self.hosts[index].node, event.clone(), &now) {
             Ok(taken) => taken,
             Err(refusal) => {
-                self.note(|| format!("n{}: {} REFUSED {}", index + 1, words.unwrap_or_default(), refusal.word()));
+                self.note(|| {
+                    format!(
+                        "n{}: {} REFUSED {}",
+                        index + 1,
+                        words.unwrap_or_default(),
+                        refusal.word()
+                    )
+                });
                 return Some(Err(refusal));
             }
         };
         if let Some(words) = words
-            && (!(words == "tick" || words.starts_with("Exited") || words.starts_with("hear ")) || !taken.entries.is_empty())
+            && (!(words == "tick" || words.starts_with("Exited") || words.starts_with("hear "))
+                || !taken.entries.is_empty())
         {
             let entries: Vec<_> = taken.entries.iter().map(|e| e.kind).collect();
             let phase = phase_words(&taken.node.phase);
@@ -625,7 +702,8 @@ impl Mesh {
         if before.word() != after.word() {
             self.seen.insert((before.word(), after.word()));
         }
-        self.checker.step(index, &self.hosts[index], &event, &taken, &now);
+        self.checker
+            .step(index, &self.hosts[index], &event, &taken, &now);
         self.hosts[index].node = taken.node;
         if !self.healed && !quiet && self.random.chance(crash) {
             self.crash(index, false);
@@ -664,7 +742,11 @@ impl Mesh {
                     Effect::Point(_) => 50,
                 };
                 host.flight = Some(pending);
-                let applies = Happening::EffectApplies { host: index, life, number };
+                let applies = Happening::EffectApplies {
+                    host: index,
+                    life,
+                    number,
+                };
                 self.after(1, longest, applies);
             }
         }
@@ -686,12 +768,20 @@ impl Mesh {
             result = Err("it failed".to_owned());
         }
         self.checker.effect_ended(index, result.is_ok());
-        let reports = Happening::EffectReports { host: index, life, number, result };
+        let reports = Happening::EffectReports {
+            host: index,
+            life,
+            number,
+            result,
+        };
         self.after(0, 200, reports);
     }
 
     fn apply(&mut self, index: usize, effect: &Effect) -> Result<(), String> {
-        let behaviour = Behaviour { builds: &self.builds, host: index };
+        let behaviour = Behaviour {
+            builds: &self.builds,
+            host: index,
+        };
         let host = &mut self.hosts[index];
         let processes = host.world.processes;
         let result = match host.world.apply(effect, behaviour) {
@@ -702,18 +792,31 @@ impl Mesh {
                 return Ok(());
             }
         };
-        let started = host.world.process.as_ref().filter(|_| host.world.processes > processes);
+        let started = host
+            .world
+            .process
+            .as_ref()
+            .filter(|_| host.world.processes > processes);
         if let Some(process) = started
             && behaviour.of(&process.build) == Quality::Exits
         {
             let process = process.number;
-            self.after(500, 15_000, Happening::ProcessEnds { host: index, process });
+            self.after(
+                500,
+                15_000,
+                Happening::ProcessEnds {
+                    host: index,
+                    process,
+                },
+            );
         }
         let well = result.is_ok();
         let words = match effect {
             Effect::Fetch(build) => format!("Fetch {}", build.id),
             Effect::Point(Some(build)) => format!("Point {}", build.id),
-            Effect::Drain | Effect::Stop | Effect::Snapshot(_) | Effect::Restore(..) => format!("{effect:?}"),
+            Effect::Drain | Effect::Stop | Effect::Snapshot(_) | Effect::Restore(..) => {
+                format!("{effect:?}")
+            }
             Effect::Point(None) | Effect::Start | Effect::Check => format!("{effect:?}"),
         };
         self.note(|| format!("n{}: performed {words}: {well}", index + 1));
@@ -724,7 +827,13 @@ impl Mesh {
         if !self.hosts[index].up {
             return;
         }
-        self.note(|| format!("n{}: CRASH{}", index + 1, if whole_host { " of the host" } else { "" }));
+        self.note(|| {
+            format!(
+                "n{}: CRASH{}",
+                index + 1,
+                if whole_host { " of the host" } else { "" }
+            )
+        });
         self.checker.crashed(index);
         let flight = self.hosts[index].flight.take();
         if let Some(flight) = flight
@@ -732,7 +841,11 @@ impl Mesh {
         {
             let _ = self.apply(index, &flight.effect);
         }
-        let down_ms = if self.random.chance(300) { 30_000 } else { 3_000 };
+        let down_ms = if self.random.chance(300) {
+            30_000
+        } else {
+            3_000
+        };
         let back = self.t + self.random.between(100, down_ms);
         let host = &mut self.hosts[index];
         host.up = false;
@@ -765,7 +878,12 @@ impl Mesh {
         let down = host.world.process.is_none();
         let asking = matches!(&host.node.phase, Phase::Probation(p) if p.asking.is_some());
         if host.up && should_run && down && !asking {
-            self.handle(index, Event::Exited { how: "it does not run".into() });
+            self.handle(
+                index,
+                Event::Exited {
+                    how: "it does not run".into(),
+                },
+            );
         }
     }
 
@@ -780,11 +898,25 @@ impl Mesh {
             return;
         }
         host.watched = Some(watched);
-        let build = &host.node.history.get(probation.running).expect("it runs").release.build;
-        let behaviour = Behaviour { builds: &self.builds, host: index };
+        let build = &host
+            .node
+            .history
+            .get(probation.running)
+            .expect("it runs")
+            .release
+            .build;
+        let behaviour = Behaviour {
+            builds: &self.builds,
+            host: index,
+        };
         let healthy = behaviour.of(build) != Quality::FailsCheck;
         let (generation, life) = watched;
-        let verdict = Happening::Health { host: index, life, generation, healthy };
+        let verdict = Happening::Health {
+            host: index,
+            life,
+            generation,
+            healthy,
+        };
         self.after(500, 6_000, verdict);
     }
 
@@ -842,7 +974,10 @@ fn event_words(event: &Event) -> String {
         Event::Vote(record) => format!(
             "vote {} for {}",
             short(record.epoch),
-            record.release.as_ref().map_or("-".into(), |r| r.build.id.to_string())
+            record
+                .release
+                .as_ref()
+                .map_or("-".into(), |r| r.build.id.to_string())
         ),
         Event::Prepare(prepare) => format!("prepare {} {:?}", short(prepare.epoch), prepare.kind),
         Event::Activate { epoch, release, .. } => {
@@ -876,8 +1011,16 @@ fn phase_words(phase: &Phase) -> String {
         Phase::Steady { running } => format!("steady g{}", running.unwrap_or(0)),
         Phase::Prepared { running, .. } => format!("prepared g{}", running.unwrap_or(0)),
         Phase::Switching(s) => format!("switching to g{} at {:?} for {:?}", s.to, s.at, s.purpose),
-        Phase::Probation(p) => format!("probation g{} {} asking={}", p.running, short(p.epoch), p.asking.is_some()),
-        Phase::Reverting(r) => format!("reverting g{} to {:?} at {:?} {:?}", r.left, r.to, r.at, r.cause.kind),
+        Phase::Probation(p) => format!(
+            "probation g{} {} asking={}",
+            p.running,
+            short(p.epoch),
+            p.asking.is_some()
+        ),
+        Phase::Reverting(r) => format!(
+            "reverting g{} to {:?} at {:?} {:?}",
+            r.left, r.to, r.at, r.cause.kind
+        ),
         Phase::Stuck { .. } => "stuck".into(),
     }
 }

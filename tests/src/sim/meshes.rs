@@ -30,7 +30,11 @@ pub fn run(seed: u64, trace: bool) -> Report {
         trace: mesh.trace.take().unwrap_or_default(),
         seen: std::mem::take(&mut mesh.seen),
         steps: mesh.steps,
-        outcomes: mesh.clients.iter().map(super::client::Client::word).collect(),
+        outcomes: mesh
+            .clients
+            .iter()
+            .map(super::client::Client::word)
+            .collect(),
     }
 }
 
@@ -64,7 +68,11 @@ fn quality(random: &mut Random, hosts: usize) -> Quality {
 fn rough_mesh(seed: u64, trace: bool) -> Mesh {
     let mut random = Random::new(seed);
     let hosts = [1, 2, 3, 3, 3, 4, 5, 7][random.index(8)];
-    let voters = if hosts > 3 && random.chance(300) { 3 } else { hosts };
+    let voters = if hosts > 3 && random.chance(300) {
+        3
+    } else {
+        hosts
+    };
     let faults = faults(&mut random);
     let until = faults.until_ms;
     let mut mesh = Mesh::new(random, hosts, voters, faults, trace);
@@ -81,7 +89,11 @@ fn rough_mesh(seed: u64, trace: bool) -> Mesh {
         left_behind = mesh.random.chance(350);
         mesh.add_client(begins, script, left_behind.then_some(begins + life));
         // Sometimes together with the one before, often while it is at work.
-        let pause = if mesh.random.chance(300) { 2_000 } else { 45_000 };
+        let pause = if mesh.random.chance(300) {
+            2_000
+        } else {
+            45_000
+        };
         begins = (begins + mesh.random.below(pause)).min(until);
     }
     mesh

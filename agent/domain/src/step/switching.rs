@@ -258,8 +258,7 @@ impl Turn<'_> {
         self.say("switch_left", cause);
         // The writers may have been stopped: starting a node that runs lets them go on. One whose
         // build is revoked may have ended, and must not start again.
-        let revoked =
-            running.is_some_and(|n| self.revocation_reason(self.release_of(n)).is_some());
+        let revoked = running.is_some_and(|n| self.revocation_reason(self.release_of(n)).is_some());
         if running.is_some() && !revoked {
             self.order(Effect::Start);
         }
