@@ -61,6 +61,9 @@ pub enum Phase {
 pub struct Switch {
     /// What ran before, or what a superseded probation would have fallen back to.
     pub from: Fallback,
+    /// The uncommitted generation that runs until the stop, where a probation was superseded.
+    #[serde(default)]
+    pub supersedes: Option<GenerationNumber>,
     /// What is being activated.
     pub to: GenerationNumber,
     /// Why.

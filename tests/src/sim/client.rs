@@ -352,6 +352,14 @@ fn rollback_target(nodes: &[&Node], otherwise: Release) -> Option<(Release, Opti
         let exception = record.exceptions.values().next();
         exception.or(record.release.as_ref()).cloned()
     });
+    // In the middle of a rollout: back to what is decided, away from what is on its way.
+    let open = unfinished(nodes).map(|plan| plan.release);
+    if let (Some(open), Some(runs)) = (open, &runs)
+        && open != *runs
+        && !revoked.contains(&runs.build.digest)
+    {
+        return Some((runs.clone(), Some(open)));
+    }
     let committed = nodes.iter().flat_map(|node| node.history.iter());
     let committed = committed.filter(|generation| generation.committed.is_some());
     let usable = committed

@@ -625,22 +625,30 @@ impl Mesh {
     }
 
     fn take_gossip(&mut self, host: usize, from: usize, view: &RegisterView) {
-        let known = &self.hosts[host].node.register;
-        let news = view
-            .decided
-            .as_ref()
-            .filter(|r| r.epoch > known.decided_epoch())
-            .cloned();
-        if let Some(record) = news {
-            self.handle(host, Event::Learn(Box::new(record)));
-        }
-        for record in view.votes.clone() {
-            let voter = host_name(from);
-            let record = Box::new(record);
-            self.handle(host, Event::Hear { voter, record });
-        }
-        if view.revocations != self.hosts[host].node.register.revocations {
-            self.handle(host, Event::HearRevocations(view.revocations.clone()));
+        // In any order, and not always to the end: an agent may crash in the middle of it.
+        let first = self.random.below(3);
+        let parts = if self.healed { 3 } else { self.random.between(1, 3) };
+        for part in 0..parts {
+            match (first + part) % 3 {
+                0 => {
+                    if let Some(record) = view.decided.clone() {
+                        self.handle(host, Event::Learn(Box::new(record)));
+                    }
+                }
+                1 => {
+                    for record in view.votes.clone() {
+                        let voter = host_name(from);
+                        let record = Box::new(record);
+                        self.handle(host, Event::Hear { voter, record });
+                    }
+                }
+                _ => {
+                    if view.revocations != self.hosts[host].node.register.revocations {
+                        let revocations = view.revocations.clone();
+                        self.handle(host, Event::HearRevocations(revocations));
+                    }
+                }
+            }
         }
     }
 
@@ -686,7 +694,7 @@ impl Mesh {
             }
         };
         if let Some(words) = words
-            && (!(words == "tick" || words.starts_with("Exited") || words.starts_with("hear "))
+            && (!(words == "tick" || words.starts_with("Exited") || words.starts_with("hear ") || words.starts_with("learn "))
                 || !taken.entries.is_empty())
         {
             let entries: Vec<_> = taken.entries.iter().map(|e| e.kind).collect();

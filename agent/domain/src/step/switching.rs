@@ -64,8 +64,17 @@ impl Turn<'_> {
             .node
             .history
             .add(release.clone(), epoch, self.now.wall_ms, &kept);
+        let supersedes = match &self.node.phase {
+            Phase::Probation(probation) => Some(probation.running),
+            Phase::Steady { .. }
+            | Phase::Prepared { .. }
+            | Phase::Switching(_)
+            | Phase::Reverting(_)
+            | Phase::Stuck { .. } => None,
+        };
         self.node.phase = Phase::Switching(Switch {
             from,
+            supersedes,
             to,
             purpose,
             at: first,
@@ -240,7 +249,8 @@ impl Turn<'_> {
         let Phase::Switching(switch) = self.node.phase.clone() else {
             return;
         };
-        if switch.at > SwitchStep::Drain {
+        // A superseded generation still runs: it has to be stopped, like one on its way.
+        if switch.at > SwitchStep::Drain || switch.supersedes.is_some() {
             return self.begin_revert(kind, cause);
         }
         self.mark_left(switch.to, kind, &cause, purpose_epoch(switch.purpose));
@@ -305,7 +315,9 @@ impl Turn<'_> {
                 let restore = if restored || started {
                     switch.taken.clone()
                 } else {
-                    None
+                    switch
+                        .supersedes
+                        .and_then(|number| self.snapshot_to_go_back(number))
                 };
                 let rollout = matches!(switch.purpose, Purpose::Rollout { .. });
                 (
@@ -317,9 +329,7 @@ impl Turn<'_> {
                 )
             }
             Phase::Probation(probation) => {
-                let generation = self.node.history.get(probation.running);
-                let changed = generation.filter(|generation| generation.changes_persistence);
-                let restore = changed.and_then(|generation| generation.snapshot_before.clone());
+                let restore = self.snapshot_to_go_back(probation.running);
                 (
                     probation.fallback,
                     probation.running,
@@ -350,6 +360,13 @@ impl Turn<'_> {
             failures: 0,
         });
         self.order(Effect::Stop);
+    }
+
+    /// The snapshot that going back from a generation restores, if it has to.
+    pub(super) fn snapshot_to_go_back(&self, number: GenerationNumber) -> Option<String> {
+        let generation = self.node.history.get(number);
+        let changed = generation.filter(|generation| generation.changes_persistence);
+        changed.and_then(|generation| generation.snapshot_before.clone())
     }
 
     fn changes_persistence(&self, number: GenerationNumber) -> bool {

@@ -618,6 +618,15 @@ fn rule_11_a_superseded_probation_switches_directly() {
         probation(),
         [(On(learn(record(3, 1))), "switching 3 fetch")],
     );
+    // Where it cannot, what runs is still the superseded generation, which has to be left.
+    check(
+        probation(),
+        [
+            (On(learn(record(3, 3))), "switching 3 fetch"),
+            (Failed, "reverting 3 stop"),
+            (Done, "reverting 3 point"),
+        ],
+    );
 }
 
 #[test]
