@@ -95,13 +95,45 @@ fn no_mesh_breaks_a_rule() {
     failed.sort();
     println!("{seeds} meshes, {} steps", steps.into_inner());
     println!("{:#?}", outcomes.into_inner().expect("no panic"));
-    println!("{:?}", seen.into_inner().expect("no panic"));
     let list: Vec<_> = failed
         .iter()
         .map(|(seed, broken)| format!("seed {seed}: {broken}"))
         .collect();
     if let Some((seed, _)) = failed.first() {
         panic!("{}\n\n{}", list.join("\n"), show(*seed));
+    }
+    if seeds >= SEEDS {
+        compare_with_the_drawing(&seen.into_inner().expect("no panic"));
+    }
+}
+
+/// The transitions that the doc of `phase.rs` draws, as words.
+fn drawn() -> BTreeSet<(String, String)> {
+    let source = include_str!("../../agent/domain/src/phase.rs");
+    let drawing = source.split("```").nth(1).expect("it has a drawing");
+    let mut drawn = BTreeSet::new();
+    for line in drawing.lines().skip(1) {
+        // `A ─why→ B ─why→ C`: every other part is a phase.
+        let line = line.trim_start_matches("//!").to_lowercase();
+        let parts: Vec<_> = line.split(['─', '→']).map(str::trim).collect();
+        let phases: Vec<_> = parts.iter().step_by(2).filter(|part| !part.is_empty()).collect();
+        for pair in phases.windows(2) {
+            drawn.insert((pair[0].to_string(), pair[1].to_string()));
+        }
+    }
+    drawn
+}
+
+fn compare_with_the_drawing(seen: &BTreeSet<(&'static str, &'static str)>) {
+    let drawn = drawn();
+    let is_drawn = |from: &str, to: &str| drawn.contains(&(from.to_owned(), to.to_owned()));
+    for (from, to) in seen {
+        let by_way_of_steady = is_drawn(from, "steady") && is_drawn("steady", to);
+        assert!(is_drawn(from, to) || by_way_of_steady, "{from} -> {to} was seen and is not drawn in phase.rs");
+    }
+    for (from, to) in &drawn {
+        let was_seen = seen.contains(&(from.as_str(), to.as_str()));
+        assert!(was_seen, "{from} -> {to} is drawn in phase.rs and was never seen");
     }
 }
 
