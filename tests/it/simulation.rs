@@ -12,7 +12,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How many meshes are run unless `CBDDC_SIM_SEEDS` says otherwise.
-const SEEDS: u64 = 2_000;
+const SEEDS: u64 = 10_000;
 
 /// How many meshes without faults are run for each way things may go.
 const CALM_SEEDS: u64 = 60;

@@ -495,6 +495,12 @@ impl Checker {
         now: &Now,
     ) -> Result<(), String> {
         let t = now.since_boot_ms;
+        if let Phase::Probation(probation) = &after.phase
+            && probation.asking.is_none()
+            && probation.deadline.boot != now.boot
+        {
+            return Err("a probation goes on in another boot".into());
+        }
         if !matches!(event, Event::Tick) {
             return Ok(());
         }

@@ -208,7 +208,20 @@ impl Client {
             .proposal
             .clone()
             .expect("commands come from a proposer");
+        // The worst moment to die: some votes are asked for, others are not.
+        let mut left = usize::MAX;
+        let votes = commands.iter().filter(|c| matches!(c, Command::Vote(..))).count();
+        if votes > 0 && mesh.strikes(150) {
+            left = mesh.random.index(votes + 1);
+        }
         for command in commands {
+            if matches!(command, Command::Vote(..)) {
+                if left == 0 {
+                    mesh.note(|| format!("client {} dies while it asks for votes", self.index));
+                    return self.die();
+                }
+                left -= 1;
+            }
             if let Command::CheckMesh(wave) = command {
                 mesh.check_mesh(self.index, wave);
                 continue;

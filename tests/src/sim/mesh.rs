@@ -528,6 +528,11 @@ impl Mesh {
         self.groups.get(&one) == self.groups.get(&other)
     }
 
+    /// Whether a fault of this chance happens now.
+    pub fn strikes(&mut self, per_mille: u64) -> bool {
+        !self.healed && self.random.chance(per_mille)
+    }
+
     fn delay(&mut self) -> u64 {
         if !self.healed && self.random.chance(self.faults.late) {
             self.random.between(1_000, 30_000)

@@ -102,7 +102,7 @@ fn rough_mesh(seed: u64, trace: bool) -> Mesh {
 fn script(mesh: &mut Mesh, client: u64, first: &Release, left_behind: bool) -> Script {
     let choice = if client == 0 {
         0
-    } else if left_behind && mesh.random.chance(700) {
+    } else if (left_behind || mesh.random.chance(300)) && mesh.random.chance(700) {
         60 + mesh.random.below(40)
     } else {
         mesh.random.below(80)
