@@ -1,2 +1,299 @@
-//! cbagent.
-fn main() {}
+//! `cbagent`: arguments, logging, configuration, wiring, exit code. It alone picks adapters.
+
+use anyhow::Context as _;
+use cbagent::adapters::builds::BuildStore;
+use cbagent::adapters::cbddc_wire::{Secret, Security};
+use cbagent::adapters::checks::{HostSettings, NodeChecks};
+use cbagent::adapters::clock::SystemClock;
+use cbagent::adapters::http::HttpAddress;
+use cbagent::adapters::node_protocol::{NodeProtocol, NodeProtocolSettings};
+use cbagent::adapters::peers::Peers;
+use cbagent::adapters::process::{ProcessSettings, ProcessSupervisor, launch, own_binary};
+use cbagent::adapters::quiesce::QuiesceSettings;
+use cbagent::adapters::snapshots::SnapshotStore;
+use cbagent::adapters::sqlite::SqliteStore;
+use cbagent::adapters::tls::Tls;
+use cbagent::adapters::world::HostWorld;
+use cbagent::config::{ChannelMode, Config};
+use cbagent::engine::Engine;
+use cbagent::grpc::{Services, serve};
+use cbagent::monitor::{Health, MonitorSettings, poll_peers, watch_node};
+use cbagent::ports::Supervisor;
+use cbddc_domain::manifest::Limits;
+use cbddc_domain::node::Context;
+use clap::{Parser, Subcommand};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing_subscriber::EnvFilter;
+
+/// How long what is under way may take to end after the agent was asked to stop.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
+
+/// What a node waits beyond two sync cycles before it is stopped: an event that was flushed at the
+/// end of the second cycle still has to travel.
+const QUIESCE_MARGIN: Duration = Duration::from_millis(500);
+
+/// Owns what changes on this host: builds, snapshots, checks, and the switch between releases.
+#[derive(Parser)]
+#[command(name = "cbagent", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs the agent in the foreground until SIGTERM; the node keeps running.
+    Run {
+        /// The configuration file.
+        #[arg(long, default_value = "/etc/cbagent/cbagent.toml")]
+        config: PathBuf,
+    },
+    /// Checks the configuration file and says everything that is wrong with it.
+    Check {
+        /// The configuration file.
+        #[arg(long, default_value = "/etc/cbagent/cbagent.toml")]
+        config: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|command| command == "launch") {
+        return launch(arguments);
+    }
+    let outcome = match Arguments::parse().command {
+        Command::Run { config } => run(&config),
+        Command::Check { config } => Config::load(&config).map_err(Into::into).map(|_| {
+            println!("{} is in order", config.display());
+        }),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cbagent: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(config: &Path) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_from_env("CBAGENT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .init();
+    let config = Config::load(config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(16)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(run_agent(config))
+}
+
+async fn run_agent(config: Config) -> anyhow::Result<()> {
+    let tls = Tls::load(&config.tls, &config.mesh.name, &config.node)?;
+    std::fs::create_dir_all(&config.state_dir).with_context(|| {
+        format!(
+            "cannot create the state folder {}",
+            config.state_dir.display()
+        )
+    })?;
+    let (store, node) = SqliteStore::open(&config.state_dir.join("state.db"))?;
+    let limits = Limits {
+        unpacked_bytes: config.limits.bundle_unpacked,
+        ..Limits::default()
+    };
+    let builds = BuildStore::open(&config.state_dir.join("store"), limits)?;
+    let snapshots = Arc::new(SnapshotStore::open(&config.state_dir.join("snapshots"))?);
+    let protocol = config
+        .cbddc
+        .as_ref()
+        .map(|_| Arc::new(NodeProtocol::new(protocol_settings(&config))));
+    let mut others = config.mesh.addresses();
+    others.remove(&config.node);
+    let peers = Peers::new(tls.clone(), others.clone(), config.peers.call_timeout);
+    let world = Arc::new(world(
+        &config,
+        &builds,
+        &snapshots,
+        protocol.clone(),
+        peers,
+    )?);
+    let listener = TcpListener::bind(&config.listen).await;
+    let listener = listener.with_context(|| format!("cannot listen on {}", config.listen))?;
+    let context = Context {
+        name: config.node.clone(),
+        voters: config.mesh.voters(),
+        ask_limit_ms: config
+            .peers
+            .ask_limit
+            .as_millis()
+            .try_into()
+            .unwrap_or(u64::MAX),
+    };
+    let (engine, handle) = Engine::new(context, node, world.clone(), Arc::new(store.clone()));
+    let (health_in, health) = watch::channel(Health::default());
+    let services = Services {
+        engine: handle.clone(),
+        store,
+        builds,
+        snapshots,
+        databases: Arc::new(config.service.databases.clone()),
+        world: world.clone(),
+        health,
+        protocol,
+        mesh_name: config.mesh.name.as_str().into(),
+    };
+    let stop = CancellationToken::new();
+    let tasks = TaskTracker::new();
+    let monitor = MonitorSettings {
+        interval: config.health.interval,
+        fall: config.health.fall,
+        poll: config.peers.poll,
+    };
+    tasks.spawn(watch_node(
+        handle.clone(),
+        world.clone(),
+        monitor,
+        health_in,
+        stop.clone(),
+    ));
+    let others = others.into_keys().collect();
+    tasks.spawn(poll_peers(
+        handle,
+        world,
+        others,
+        config.peers.poll,
+        stop.clone(),
+    ));
+    let engine = tasks.spawn(engine.run(stop.clone()));
+    let address = listener
+        .local_addr()
+        .context("cannot tell the address of the listener")?;
+    tracing::info!(node = %config.node, %address, "the agent serves");
+    let serving = tasks.spawn({
+        let stop = stop.clone();
+        async move { serve(listener, &tls, services, stop).await }
+    });
+    tasks.close();
+    tokio::select! {
+        () = asked_to_stop() => tracing::info!("asked to stop; the node keeps running"),
+        ended = engine => ended.context("the engine ended by a fault")?,
+        ended = serving => ended.context("the API ended by a fault")??,
+    }
+    stop.cancel();
+    if tokio::time::timeout(SHUTDOWN_LIMIT, tasks.wait())
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            open = tasks.len(),
+            "some calls did not end in time; leaving them"
+        );
+    }
+    Ok(())
+}
+
+async fn asked_to_stop() {
+    let wait = async |kind| match signal(kind) {
+        Ok(mut signals) => drop(signals.recv().await),
+        Err(error) => {
+            tracing::error!(%error, "cannot listen for signals");
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        () = wait(SignalKind::terminate()) => {}
+        () = wait(SignalKind::interrupt()) => {}
+    }
+}
+
+fn protocol_settings(config: &Config) -> NodeProtocolSettings {
+    let cbddc = config
+        .cbddc
+        .as_ref()
+        .expect("only called where the section is there");
+    NodeProtocolSettings {
+        address: cbddc.address.clone(),
+        token: Secret::new(cbddc.token.reveal()),
+        security: match cbddc.channel {
+            ChannelMode::Auto => Security::Auto,
+            ChannelMode::Secure => Security::Secure,
+            ChannelMode::Plaintext => Security::Plaintext,
+        },
+        expected_peers: cbddc.expected_peers.clone(),
+        target_collections: cbddc.target_collections.clone(),
+        limit: config.health.timeout,
+    }
+}
+
+fn world(
+    config: &Config,
+    builds: &BuildStore,
+    snapshots: &Arc<SnapshotStore>,
+    protocol: Option<Arc<NodeProtocol>>,
+    peers: Peers,
+) -> anyhow::Result<HostWorld> {
+    let service = &config.service;
+    let program = builds.current_link().join(&service.program);
+    let supervisor: Arc<dyn Supervisor> = Arc::new(ProcessSupervisor::new(ProcessSettings {
+        run_dir: config.state_dir.join("run"),
+        log_file: config.state_dir.join("node.log"),
+        program,
+        args: service.args.clone(),
+        env: service.env.clone().into_iter().collect(),
+        working_dir: service
+            .working_dir
+            .clone()
+            .unwrap_or_else(|| config.state_dir.clone()),
+        launcher: own_binary(),
+    })?);
+    let command = |words: &[String]| (!words.is_empty()).then(|| words.to_vec());
+    let http = config
+        .health
+        .http
+        .as_deref()
+        .map(HttpAddress::parse)
+        .transpose()?;
+    Ok(HostWorld {
+        clock: SystemClock::new()?,
+        supervisor: supervisor.clone(),
+        builds: builds.clone(),
+        snapshots: snapshots.clone(),
+        databases: service.databases.clone(),
+        quiesce: QuiesceSettings {
+            drain: command(&service.drain),
+            undrain: command(&service.undrain),
+            command_limit: service.command_timeout,
+            sync_interval: service.sync_interval,
+            margin: QUIESCE_MARGIN,
+        },
+        stop_limit: service.stop_timeout,
+        ready_limit: service.ready_timeout,
+        checks: NodeChecks {
+            supervisor,
+            tcp: None,
+            http,
+            host: Some(HostSettings {
+                data_dir: config.state_dir.clone(),
+                min_free_disk_bytes: config.health.min_free_disk,
+                min_available_memory_bytes: 0,
+                max_load_per_cpu: None,
+            }),
+            limit: config.health.timeout,
+        },
+        protocol,
+        peers,
+    })
+}

@@ -2,6 +2,12 @@
 //! or a second technology will take its place.
 
 use async_trait::async_trait;
+use cbddc_domain::generation::GenerationNumber;
+use cbddc_domain::health::Measurement;
+use cbddc_domain::id::NodeName;
+use cbddc_domain::node::{Effect, Node};
+use cbddc_domain::register::{Answer, Epoch, RegisterView};
+use cbddc_domain::time::Now;
 use std::time::Duration;
 
 /// An effect that did not happen, in a sentence for people. Never contains a secret.
@@ -47,4 +53,51 @@ pub trait Supervisor: Send + Sync {
     async fn stop(&self, limit: Duration) -> Result<Stop, EffectError>;
     /// What runs now.
     async fn state(&self) -> Result<UnitState, EffectError>;
+}
+
+/// Everything that the engine does to its host and asks of its peers. Doing anything here twice is
+/// the same as doing it once.
+#[async_trait]
+pub trait World: Send + Sync {
+    /// The clocks.
+    fn now(&self) -> Now;
+    /// Performs an effect; returns what there is to say about it.
+    async fn perform(&self, effect: &Effect) -> Result<Option<String>, EffectError>;
+    /// The node's process.
+    async fn unit(&self) -> Result<UnitState, EffectError>;
+    /// Runs the local checks.
+    async fn measure(&self) -> Vec<Measurement>;
+    /// Asks a voter about an epoch (rule 9).
+    async fn ask(
+        &self,
+        voter: &NodeName,
+        epoch: Epoch,
+    ) -> Result<(Answer, RegisterView), EffectError>;
+    /// What a peer has voted for and learnt.
+    async fn register_of(&self, peer: &NodeName) -> Result<RegisterView, EffectError>;
+}
+
+/// A line for the journal, before it has a number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JournalLine {
+    /// When, Unix time in milliseconds.
+    pub wall_ms: i64,
+    /// A stable word.
+    pub kind: String,
+    /// The epoch it belongs to.
+    pub epoch: Option<Epoch>,
+    /// The generation it is about.
+    pub generation: Option<GenerationNumber>,
+    /// Who asked for it; `agent` for what the agent did by itself.
+    pub actor: String,
+    /// What happened, in a sentence.
+    pub text: String,
+}
+
+/// Keeps state and journal.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// Writes the state, and the lines behind the journal's last one, in one transaction. When this
+    /// returns, both survive a power cut.
+    async fn save(&self, node: &Node, lines: Vec<JournalLine>) -> Result<(), EffectError>;
 }

@@ -1,2 +1,5 @@
-//! cbctl.
-fn main() {}
+//! `cbctl`, the client of a CBDDC mesh. Everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    cbctl::run(std::env::args_os())
+}

@@ -1,1 +1,18 @@
-//! Tests.
+//! The integration tests, one module per area.
+
+mod builds;
+mod checks;
+mod config;
+mod crashes;
+mod ctl;
+mod fake;
+mod fixture;
+mod fixture_faults;
+mod fixture_sync;
+mod process;
+mod quiesce;
+mod snapshots;
+mod tls;
+mod vectors;
+mod vectors_wire;
+mod wire_refusals;

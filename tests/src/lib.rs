@@ -1,1 +1,8 @@
-//! The harness.
+//! The harness: what the tests, the demo and the benchmarks share.
+
+pub mod bins;
+pub mod fixture;
+pub mod ground;
+mod small_disk;
+
+pub use small_disk::SmallDisk;

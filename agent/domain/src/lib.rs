@@ -11,16 +11,27 @@
 //! [`waves`] and [`proposer`] are the client's side.
 
 pub mod build;
+pub mod bundle;
+mod drift;
 pub mod generation;
+pub mod health;
+pub mod hlc;
 pub mod id;
+pub mod manifest;
 pub mod mesh;
 pub mod node;
+pub mod oplog;
 pub mod phase;
 pub mod plan;
 pub mod proposer;
 pub mod register;
+pub mod relative_path;
 pub mod release;
+pub mod replication;
+pub mod rollback;
 mod serde_pairs;
 pub mod step;
 pub mod time;
+pub mod units;
+pub mod warmup;
 pub mod waves;

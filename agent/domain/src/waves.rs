@@ -31,6 +31,13 @@ impl WaveSizes {
     }
 }
 
+impl WaveSizes {
+    /// The same number of nodes in every wave.
+    pub fn of(nodes: usize) -> Self {
+        Self(vec![WaveSize::Nodes(nodes)])
+    }
+}
+
 impl FromStr for WaveSizes {
     type Err = InvalidName;
 

@@ -3,7 +3,15 @@
 pub mod builds;
 pub mod cbddc_wire;
 pub mod checks;
+pub mod clock;
+pub(crate) mod disk;
 pub mod host;
 pub mod http;
+pub mod node_protocol;
+pub mod peers;
 pub mod process;
+pub mod quiesce;
 pub mod snapshots;
+pub mod sqlite;
+pub mod tls;
+pub mod world;

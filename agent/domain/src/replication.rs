@@ -1,0 +1,387 @@
+//! The mesh check between the waves of a rollout: what every node shows of its clocks and events,
+//! judged over several rounds.
+//!
+//! An event that is *not there yet* is waited for. An event is *missed* when a node's clock, read
+//! before its events were, already covers it: then the node will never ask for it again. Because
+//! clocks move while nodes are read, absences count only when seen in two successive rounds, and
+//! convergence is measured against an *earlier* round, so that continuous writes disturb neither.
+//! The rules and the known false alarms are those of CBDDC's oplog: chains run across collections,
+//! so filtered nodes have gaps by right; the first event of a window has its predecessor outside;
+//! clocks are empty after some restarts; snapshot imports exchange the two hashes of a row.
+//!
+//! Deliberately absent: asking the nodes, payloads (no hash covers them), and pruning, which a
+//! window of minutes never meets.
+
+use crate::hlc::VectorClock;
+use crate::id::NodeName;
+use crate::oplog::OplogEntry;
+use crate::proposer::MeshVerdict;
+use ledger::{Interner, Ledger};
+use rules::Suspicions;
+use sights::{Moment, Table};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use words::{Report, list};
+
+mod ledger;
+mod progress;
+mod rules;
+mod sights;
+#[cfg(test)]
+mod tests;
+mod words;
+
+pub use words::FINDINGS_TOLD_MAX;
+
+/// How many rounds a watch looks for traffic by default before it passes without any. At two rounds
+/// per second these are 5 s: CBDDC nodes flush local writes, and pull, every 2 s
+/// (`SyncOrchestrator.cs`), so that fewer would call every mesh quiet.
+pub const PATIENCE_ROUNDS: u32 = 10;
+
+/// How many successive rounds a node's clock, or its list of peers, may fail to move before that is
+/// a finding. At two rounds per second these are 90 s: the quiesce limit of 30 s and the longest
+/// backoff of a CBDDC node, 60 s.
+pub const STALLED_ROUNDS: u32 = 180;
+
+/// How many sentences about what is not there yet a round tells.
+const WAITING_TOLD_MAX: usize = 50;
+
+/// How many findings a verdict names.
+const HEADLINES_TOLD_MAX: usize = 5;
+
+/// What one node showed of its replication, as its agent read it over the CBDDC protocol.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PeerView {
+    /// The CBDDC node's id, under which it writes events.
+    pub origin: String,
+    /// Whether it took the cluster's token; if not, the rest is empty.
+    pub token_accepted: bool,
+    /// The collections it is interested in; empty: all.
+    pub interests: Vec<String>,
+    /// Its vector clock before its events were read.
+    pub clock_before: VectorClock,
+    /// Its events since the beginning of the window, duplicates kept, payloads left out.
+    pub events: Vec<OplogEntry>,
+    /// Its vector clock after its events were read.
+    pub clock_after: VectorClock,
+    /// Whether it had more events than were read.
+    pub truncated: bool,
+    /// The peers it has joined, `HOST:PORT`; unset: it does not tell.
+    pub joined: Option<Vec<String>>,
+    /// The peers it is expected to join, `HOST:PORT`.
+    pub expected: Vec<String>,
+    /// The collections that must be seen to replicate; empty: all that move.
+    pub target_collections: Vec<String>,
+}
+
+/// What was found to be wrong, the worst first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FindingKind {
+    /// The node refuses the cluster's token.
+    AuthRefused,
+    /// Two nodes answer with the same id.
+    SharedId,
+    /// The node lacks an event that its clock covers.
+    Missed,
+    /// All other nodes lack an event of this one although their clocks cover it.
+    NotPassedOn,
+    /// An event of the node that was there in an earlier round and is nowhere now.
+    Lost,
+    /// The same hash, or the same moment of the same origin, more than once on one node.
+    Duplicate,
+    /// Two events follow the same one, or two events claim the same moment.
+    Fork,
+    /// The event's hash is not the one that its fields ask for.
+    Tampered,
+    /// An event's predecessor is not there.
+    ChainGap,
+    /// The node's clock has not moved for [`STALLED_ROUNDS`] although others are ahead.
+    Stalled,
+    /// An expected peer was not joined for [`STALLED_ROUNDS`].
+    NotJoined,
+    /// Hash and previous hash are exchanged, as snapshot imports do. A note: current CBDDC nodes do
+    /// so without harm to the event, whatever build is rolled out.
+    SnapshotSwapped,
+    /// The event has no hash: an old dialect. A note.
+    NoHash,
+    /// The hash cannot be checked without the payload: the rule of 0.8.3 and 0.8.4. A note.
+    UnknownHash,
+}
+
+impl FindingKind {
+    /// True for what fails a wave; false for a note.
+    pub fn is_definite(self) -> bool {
+        match self {
+            Self::AuthRefused
+            | Self::SharedId
+            | Self::Missed
+            | Self::NotPassedOn
+            | Self::Lost
+            | Self::Duplicate
+            | Self::Fork
+            | Self::Tampered
+            | Self::ChainGap
+            | Self::Stalled
+            | Self::NotJoined => true,
+            Self::SnapshotSwapped | Self::NoHash | Self::UnknownHash => false,
+        }
+    }
+
+    /// The word for machines.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AuthRefused => "auth-refused",
+            Self::SharedId => "shared-id",
+            Self::Missed => "missed",
+            Self::NotPassedOn => "not-passed-on",
+            Self::Lost => "lost",
+            Self::Duplicate => "duplicate",
+            Self::Fork => "fork",
+            Self::Tampered => "tampered",
+            Self::ChainGap => "chain-gap",
+            Self::Stalled => "stalled",
+            Self::NotJoined => "not-joined",
+            Self::SnapshotSwapped => "snapshot-swapped",
+            Self::NoHash => "no-hash",
+            Self::UnknownHash => "unknown-hash",
+        }
+    }
+
+    /// What the node did `count` times, up to the detail of the first.
+    fn verb(self, count: usize) -> String {
+        let (one, many) = match self {
+            Self::AuthRefused => return "refuses the cluster's token: ".to_owned(),
+            Self::SharedId => return "shares the id ".to_owned(),
+            Self::Stalled => return "is stalled: ".to_owned(),
+            Self::NotJoined => return "has not joined ".to_owned(),
+            Self::Missed => ("missed ", "missed # events, first "),
+            Self::NotPassedOn => (
+                "alone has ",
+                "alone has # events that no other node received, first ",
+            ),
+            Self::Lost => ("has lost ", "has lost # events, first "),
+            Self::Duplicate => (
+                "holds an event more than once: ",
+                "holds # events more than once, first ",
+            ),
+            Self::Fork => ("holds a fork: ", "holds # forks, first "),
+            Self::Tampered => (
+                "holds an event that does not match its hash: ",
+                "holds # events that do not match their hashes, first ",
+            ),
+            Self::ChainGap => ("has a gap before ", "has # gaps in chains, first before "),
+            Self::SnapshotSwapped => (
+                "holds an event with its hashes exchanged, as a snapshot import leaves it: ",
+                "holds # events with their hashes exchanged, as a snapshot import leaves them, first ",
+            ),
+            Self::NoHash => (
+                "holds an event without hash: ",
+                "holds # events without hash, first ",
+            ),
+            Self::UnknownHash => (
+                "holds an event whose hash cannot be checked without its payload: ",
+                "holds # events whose hashes cannot be checked without their payloads, first ",
+            ),
+        };
+        if count == 1 {
+            one.to_owned()
+        } else {
+            many.replacen('#', &count.to_string(), 1)
+        }
+    }
+}
+
+impl fmt::Display for FindingKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Something that was found to be wrong, or a note.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// What it is.
+    pub kind: FindingKind,
+    /// The node to look at first.
+    pub node: NodeName,
+    /// The id of the CBDDC node that wrote the event, where it is about one; may be empty.
+    pub origin: String,
+    /// A sentence: what is where and what is not.
+    pub text: String,
+}
+
+/// What one round of asking came to.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Round {
+    /// What is confirmed, the worst first; at most [`FINDINGS_TOLD_MAX`] per kind and node and one
+    /// that counts the rest. Notes are among them.
+    pub findings: Vec<Finding>,
+    /// One sentence per kind and node for the definite findings, for a cause.
+    pub headlines: Vec<String>,
+    /// What is not there yet, in sentences.
+    pub waiting: Vec<String>,
+    /// Per collection, the events of the window that arrived everywhere exactly once.
+    pub moved: BTreeMap<String, u64>,
+    /// Target collections of which no event was seen to arrive everywhere.
+    pub unproven: BTreeSet<String>,
+}
+
+impl Round {
+    /// What the proposer is to be told.
+    pub fn verdict(&self) -> MeshVerdict {
+        if !self.headlines.is_empty() {
+            return MeshVerdict::Failed(joined(&self.headlines));
+        }
+        if !self.waiting.is_empty() {
+            return MeshVerdict::Pending(joined(&self.waiting));
+        }
+        MeshVerdict::Passed
+    }
+
+    /// What was proven, in a sentence, and what was not.
+    pub fn proof(&self) -> String {
+        let events: u64 = self.moved.values().sum();
+        let names: Vec<&str> = self.moved.keys().map(String::as_str).collect();
+        let mut proof = if events == 0 {
+            "no event was seen to move: replication is unproven".to_owned()
+        } else {
+            format!(
+                "{events} events arrived everywhere exactly once, in {}",
+                list(&names)
+            )
+        };
+        if !self.unproven.is_empty() {
+            let names: Vec<&str> = self.unproven.iter().map(String::as_str).collect();
+            proof.push_str(&format!(
+                "; unproven, as nothing moved there: {}",
+                list(&names)
+            ));
+        }
+        proof
+    }
+}
+
+fn joined(sentences: &[String]) -> String {
+    let told = &sentences[..sentences.len().min(HEADLINES_TOLD_MAX)];
+    let mut text = told.join("; ");
+    let rest = sentences.len() - told.len();
+    if rest > 0 {
+        text.push_str(&format!("; and {rest} more"));
+    }
+    text
+}
+
+/// What existed in an earlier round and has to arrive everywhere.
+#[derive(Debug)]
+struct Goal {
+    /// The first so many events of the ledger.
+    events: u32,
+    /// The latest moments that any clock showed.
+    clock: VectorClock,
+}
+
+/// The memory over the rounds of one wave's check.
+#[derive(Debug)]
+pub struct MeshWatch {
+    since_wall_ms: i64,
+    patience_rounds: u32,
+    ledger: Ledger,
+    nodes: Interner,
+    suspected: std::collections::HashSet<rules::Suspicion>,
+    goal: Option<Goal>,
+    /// Rounds in which every node was asked and took the token.
+    full_rounds: u32,
+    /// Per node and origin: the clock that stands still, and for how many rounds.
+    standing: HashMap<(u32, String), (Moment, u32)>,
+    /// Per node and expected peer: for how many rounds it was not joined.
+    unjoined: HashMap<(u32, String), u32>,
+}
+
+impl MeshWatch {
+    /// Begins with nothing seen.
+    ///
+    /// `since_wall_ms` is the beginning of the window, Unix time in milliseconds, the same for every
+    /// node and round. Events before it are ignored. Give the moment when the wave's last node was
+    /// activated: what replicated before proves nothing about the new build.
+    pub fn new(since_wall_ms: i64) -> Self {
+        Self {
+            since_wall_ms,
+            patience_rounds: PATIENCE_ROUNDS,
+            ledger: Ledger::new(),
+            nodes: Interner::default(),
+            suspected: std::collections::HashSet::new(),
+            goal: None,
+            full_rounds: 0,
+            standing: HashMap::new(),
+            unjoined: HashMap::new(),
+        }
+    }
+
+    /// Sets how many rounds to look for traffic before passing without; at least two are needed.
+    pub fn with_patience(mut self, rounds: u32) -> Self {
+        self.patience_rounds = rounds.max(2);
+        self
+    }
+
+    /// Judges one round. `unreachable` are nodes that could not be asked, and why.
+    pub fn observe(
+        &mut self,
+        views: &BTreeMap<NodeName, PeerView>,
+        unreachable: &BTreeMap<NodeName, String>,
+    ) -> Round {
+        let mut report = Report::default();
+        let mut waiting: Vec<String> = unreachable
+            .iter()
+            .map(|(node, why)| format!("{node} could not be asked: {}", words::plain(why)))
+            .collect();
+        let mut shown = Vec::with_capacity(views.len());
+        for (name, view) in views {
+            let number = self.nodes.number(name.as_str());
+            if view.token_accepted {
+                shown.push((number, name, view, self.take(view)));
+            } else {
+                report.add(FindingKind::AuthRefused, name, &view.origin, || {
+                    "its configuration or its build differs from its peers'".to_owned()
+                });
+            }
+        }
+        let everybody = !shown.is_empty() && shown.len() == views.len() && unreachable.is_empty();
+        // The table borrows the ledger, and the rest of the watch changes meanwhile.
+        let ledger = std::mem::replace(&mut self.ledger, Ledger::new());
+        let table = Table::new(&ledger, &shown);
+        let mut suspicions = Suspicions {
+            before: std::mem::take(&mut self.suspected),
+            ..Suspicions::default()
+        };
+        rules::apply(&table, everybody, &mut suspicions, &mut report);
+        self.look_at_peers(&table, &mut report, &mut waiting);
+        let mut round = self.progress(&table, everybody, &mut report, waiting);
+        if suspicions.unconfirmed() > 0 {
+            let count = suspicions.unconfirmed();
+            round.waiting.push(format!(
+                "{count} events or links seem to be missing: the next round confirms it or not"
+            ));
+        }
+        self.suspected = suspicions.now;
+        self.ledger = ledger;
+        (round.findings, round.headlines) = report.finish();
+        bound(&mut round.waiting);
+        round
+    }
+
+    fn take(&mut self, view: &PeerView) -> Vec<u32> {
+        let inside = view.events.iter();
+        inside
+            .filter(|entry| entry.hlc.wall >= self.since_wall_ms)
+            .map(|entry| self.ledger.note(entry))
+            .collect()
+    }
+}
+
+fn bound(waiting: &mut Vec<String>) {
+    if waiting.len() > WAITING_TOLD_MAX {
+        let rest = waiting.len() - WAITING_TOLD_MAX;
+        waiting.truncate(WAITING_TOLD_MAX);
+        waiting.push(format!("and {rest} more"));
+    }
+}

@@ -1,0 +1,249 @@
+//! The node as its peers see it: does it take the right token and refuse a wrong one, has it joined
+//! its peers, and which events does it hold. Only safe requests, one connection at a time.
+
+use crate::adapters::cbddc_wire::{Secret, Security, WireClient, WireError, WireOptions};
+use crate::adapters::checks::measured;
+use crate::error_chain;
+use crate::ports::{Supervisor, UnitState};
+use cbddc_domain::health::{Check, Measurement, Status};
+use cbddc_domain::hlc::{Hlc, VectorClock};
+use cbddc_domain::oplog::OplogEntry;
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::net::{TcpStream, lookup_host};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
+
+/// The name under which the agent asks: nodes log it.
+const ASKER: &str = "cbagent";
+
+/// How often the check may open a connection to a node that was found in order.
+const STEADY_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How long a peer that is up may be missing from a node that had joined it: CBDDC nodes back off up
+/// to 60 s (`SyncOrchestrator.cs`).
+const JOIN_GRACE: Duration = Duration::from_secs(90);
+
+/// How long a peer's port may take to accept a connection before the peer counts as down.
+const PEER_CONNECT_LIMIT: Duration = Duration::from_millis(500);
+
+/// How to reach the node.
+#[derive(Debug, Clone)]
+pub struct NodeProtocolSettings {
+    /// Where it listens, `HOST:PORT`.
+    pub address: String,
+    /// The cluster's token.
+    pub token: Secret,
+    /// Whether it speaks the secure channel.
+    pub security: Security,
+    /// The peers it is expected to join, `HOST:PORT`.
+    pub expected_peers: Vec<String>,
+    /// The collections that must replicate; empty: all that move.
+    pub target_collections: Vec<String>,
+    /// How long the whole check may take.
+    pub limit: Duration,
+}
+
+/// What the node holds, as a peer would read it.
+#[derive(Debug, Clone)]
+pub struct Observation {
+    /// Its id.
+    pub node_id: String,
+    /// Whether it took the token; if not, nothing else was asked.
+    pub token_accepted: bool,
+    /// The collections it is interested in; empty: all.
+    pub interests: Vec<String>,
+    /// Its clock before the events were read.
+    pub clock_before: VectorClock,
+    /// Its events, as given.
+    pub events: Vec<OplogEntry>,
+    /// Its clock after.
+    pub clock_after: VectorClock,
+    /// The peers it says it joined; unset: it does not answer that question.
+    pub joined: Option<Vec<String>>,
+}
+
+/// Why the node could not be asked. Never contains the token.
+#[derive(Debug, thiserror::Error)]
+pub enum ProtocolError {
+    /// Its address has no meaning here.
+    #[error("cannot find the address {address} of the CBDDC node; correct `cbddc.address`")]
+    Resolve {
+        /// As configured.
+        address: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The exchange failed.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+}
+
+/// Memory between two checks, for one process of the node.
+#[derive(Default)]
+struct Memory {
+    process: Option<(u32, u64)>,
+    wrong_token_refused: bool,
+    joined_once: BTreeSet<String>,
+    missing_since: Option<Instant>,
+    healthy: Option<(Instant, Measurement)>,
+}
+
+/// The node's CBDDC port.
+pub struct NodeProtocol {
+    settings: NodeProtocolSettings,
+    memory: Mutex<Memory>,
+}
+
+impl NodeProtocol {
+    /// Nothing is connected yet.
+    pub fn new(settings: NodeProtocolSettings) -> Self {
+        Self {
+            settings,
+            memory: Mutex::default(),
+        }
+    }
+
+    /// What it was made with.
+    pub fn settings(&self) -> &NodeProtocolSettings {
+        &self.settings
+    }
+
+    /// The `cbddc` check. A node that was in order is not asked again for a while.
+    pub async fn measure(&self, supervisor: &dyn Supervisor) -> Measurement {
+        let process = match supervisor.state().await {
+            Ok(UnitState::Running { pid, started_ms }) => Some((pid, started_ms)),
+            Ok(UnitState::Stopped { .. }) | Err(_) => None,
+        };
+        let mut memory = self.memory.lock().await;
+        if memory.process != process {
+            *memory = Memory {
+                process,
+                ..Memory::default()
+            };
+        }
+        if let Some((when, measurement)) = &memory.healthy
+            && when.elapsed() < STEADY_INTERVAL
+        {
+            return measurement.clone();
+        }
+        let measurement =
+            measured(Check::Cbddc, self.settings.limit, self.judge(&mut memory)).await;
+        let healthy = measurement.status == Status::Healthy;
+        memory.healthy = healthy.then(|| (Instant::now(), measurement.clone()));
+        measurement
+    }
+
+    async fn judge(&self, memory: &mut Memory) -> (Status, String) {
+        match self.try_judge(memory).await {
+            Ok(verdict) => verdict,
+            Err(error) => (Status::Unhealthy, error_chain(&error)),
+        }
+    }
+
+    async fn try_judge(&self, memory: &mut Memory) -> Result<(Status, String), ProtocolError> {
+        let mut client = self.connect(self.settings.token.clone()).await?;
+        if !client.handshake().await?.accepted {
+            let text =
+                "the node refuses the cluster's token: its configuration differs from its peers'";
+            return Ok((Status::Unhealthy, text.into()));
+        }
+        if !memory.wrong_token_refused {
+            let wrong = Secret::new(format!("{}-wrong", self.settings.token.expose()));
+            if self.connect(wrong).await?.handshake().await?.accepted {
+                let text = "the node takes a wrong token: anybody on the network can join it";
+                return Ok((Status::Unhealthy, text.into()));
+            }
+            memory.wrong_token_refused = true;
+        }
+        let Some(status) = client.node_status().await else {
+            let text = "it takes the token and refuses a wrong one; it does not tell which peers it joined";
+            return Ok((Status::Healthy, text.into()));
+        };
+        Ok(self
+            .judge_joined(memory, &status.known_peer_addresses)
+            .await)
+    }
+
+    async fn judge_joined(&self, memory: &mut Memory, joined: &[String]) -> (Status, String) {
+        memory.joined_once.extend(joined.iter().cloned());
+        let mut missing = Vec::new();
+        for peer in &self.settings.expected_peers {
+            if !joined.contains(peer) && is_up(peer).await {
+                missing.push(peer.clone());
+            }
+        }
+        if missing.is_empty() {
+            memory.missing_since = None;
+            let count = joined.len();
+            return (
+                Status::Healthy,
+                format!("it takes the token, refuses a wrong one, and joined {count} peers"),
+            );
+        }
+        let since = *memory.missing_since.get_or_insert_with(Instant::now);
+        let text = format!(
+            "not joined with {}, which {} up",
+            missing.join(", "),
+            if missing.len() == 1 { "is" } else { "are" }
+        );
+        let had_joined = missing.iter().all(|peer| memory.joined_once.contains(peer));
+        if had_joined && since.elapsed() < JOIN_GRACE {
+            return (Status::Degraded, text);
+        }
+        (Status::Unhealthy, text)
+    }
+
+    /// Reads clocks, events since a moment, and clocks again.
+    pub async fn observe(&self, since_wall_ms: i64) -> Result<Observation, ProtocolError> {
+        let mut client = self.connect(self.settings.token.clone()).await?;
+        let handshake = client.handshake().await?;
+        let mut observation = Observation {
+            node_id: handshake.node_id,
+            token_accepted: handshake.accepted,
+            interests: handshake.interests,
+            clock_before: VectorClock::default(),
+            events: Vec::new(),
+            clock_after: VectorClock::default(),
+            joined: None,
+        };
+        if !handshake.accepted {
+            return Ok(observation);
+        }
+        observation.clock_before = client.vector_clock().await?;
+        let since = Hlc::new(since_wall_ms.saturating_sub(1), i32::MAX, "");
+        observation.events = client.pull(&since, &[]).await?;
+        observation.clock_after = client.vector_clock().await?;
+        observation.joined = client
+            .node_status()
+            .await
+            .map(|status| status.known_peer_addresses);
+        Ok(observation)
+    }
+
+    async fn connect(&self, token: Secret) -> Result<WireClient, ProtocolError> {
+        let mut options = WireOptions::new(ASKER, token);
+        options.security = self.settings.security;
+        let address = &self.settings.address;
+        let resolved = resolve(address).await;
+        let resolved = resolved.map_err(|source| ProtocolError::Resolve {
+            address: address.clone(),
+            source,
+        })?;
+        Ok(WireClient::connect(resolved, options).await?)
+    }
+}
+
+async fn resolve(address: &str) -> std::io::Result<SocketAddr> {
+    let mut found = lookup_host(address).await?;
+    found
+        .next()
+        .ok_or_else(|| std::io::Error::other(format!("{address} has no address")))
+}
+
+async fn is_up(peer: &str) -> bool {
+    let connect = async { TcpStream::connect(resolve(peer).await?).await };
+    matches!(timeout(PEER_CONNECT_LIMIT, connect).await, Ok(Ok(_)))
+}

@@ -1,0 +1,241 @@
+//! The world of the engine: every effect goes to the adapter that knows how.
+
+use crate::adapters::builds::{BuildError, BuildStore};
+use crate::adapters::checks::NodeChecks;
+use crate::adapters::clock::SystemClock;
+use crate::adapters::node_protocol::NodeProtocol;
+use crate::adapters::peers::Peers;
+use crate::adapters::quiesce::{QuiesceSettings, quiesce, unquiesce};
+use crate::adapters::snapshots::{NewSnapshot, SnapshotError, SnapshotStore};
+use crate::error_chain;
+use crate::ports::{EffectError, Stop, Supervisor, UnitState, World};
+use async_trait::async_trait;
+use cbddc_domain::build::BuildRef;
+use cbddc_domain::health::{Measurement, judge};
+use cbddc_domain::id::NodeName;
+use cbddc_domain::node::Effect;
+use cbddc_domain::register::{Answer, Epoch, RegisterView};
+use cbddc_domain::time::Now;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often a node that was just started is looked at.
+const READY_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The adapters of one host.
+pub struct HostWorld {
+    /// Reads the clocks.
+    pub clock: SystemClock,
+    /// Starts and stops the node.
+    pub supervisor: Arc<dyn Supervisor>,
+    /// The builds.
+    pub builds: BuildStore,
+    /// The snapshots.
+    pub snapshots: Arc<SnapshotStore>,
+    /// The node's databases.
+    pub databases: Vec<PathBuf>,
+    /// How its writers are stopped.
+    pub quiesce: QuiesceSettings,
+    /// How long a stop may take before the node is killed.
+    pub stop_limit: Duration,
+    /// How long a node may take to be ready where no probation follows.
+    pub ready_limit: Duration,
+    /// The local checks.
+    pub checks: NodeChecks,
+    /// The check over the CBDDC protocol; unset: it is off.
+    pub protocol: Option<Arc<NodeProtocol>>,
+    /// The other agents.
+    pub peers: Peers,
+}
+
+fn failed(error: &dyn std::error::Error) -> EffectError {
+    EffectError(error_chain(error))
+}
+
+/// Runs what blocks on a thread where it may.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, EffectError> + Send + 'static,
+) -> Result<T, EffectError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_| EffectError("the work was interrupted by a fault in the agent".into()))?
+}
+
+#[async_trait]
+impl World for HostWorld {
+    fn now(&self) -> Now {
+        self.clock.now()
+    }
+
+    async fn perform(&self, effect: &Effect) -> Result<Option<String>, EffectError> {
+        match effect {
+            Effect::Fetch(build) => self.fetch(build).await,
+            Effect::Drain => self.drain().await,
+            Effect::Stop => self.stop().await,
+            Effect::Snapshot(id) => self.snapshot(id.clone()).await,
+            Effect::Restore(id, kept) => self.restore(id.clone(), kept.clone()).await,
+            Effect::Point(build) => self.point(build.clone()).await,
+            Effect::Start => self.start().await,
+            Effect::Check => self.check().await,
+        }
+    }
+
+    async fn unit(&self) -> Result<UnitState, EffectError> {
+        self.supervisor.state().await
+    }
+
+    async fn measure(&self) -> Vec<Measurement> {
+        let protocol = async {
+            match &self.protocol {
+                Some(protocol) => Some(protocol.measure(&*self.supervisor).await),
+                None => None,
+            }
+        };
+        let (mut measurements, protocol) = tokio::join!(self.checks.measure(), protocol);
+        measurements.extend(protocol);
+        measurements
+    }
+
+    async fn ask(
+        &self,
+        voter: &NodeName,
+        epoch: Epoch,
+    ) -> Result<(Answer, RegisterView), EffectError> {
+        self.peers.ask(voter, epoch).await
+    }
+
+    async fn register_of(&self, peer: &NodeName) -> Result<RegisterView, EffectError> {
+        self.peers.register_of(peer).await
+    }
+}
+
+impl HostWorld {
+    /// Verified here, mended from the kept bundle, or got from a peer.
+    async fn fetch(&self, build: &BuildRef) -> Result<Option<String>, EffectError> {
+        let (builds, wanted) = (self.builds.clone(), build.clone());
+        let here = blocking(move || match builds.verify(&wanted) {
+            Ok(_) => Ok(true),
+            Err(BuildError::NotFound { .. }) => Ok(false),
+            Err(error) => {
+                tracing::warn!(build = %wanted, error = error_chain(&error), "a stored build is damaged");
+                Ok(builds.repair(&wanted).is_ok())
+            }
+        });
+        if here.await? {
+            return Ok(None);
+        }
+        let peer = self.peers.fetch_build(build, &self.builds).await?;
+        Ok(Some(format!("{build} came from {peer}")))
+    }
+
+    async fn drain(&self) -> Result<Option<String>, EffectError> {
+        let quiesced = quiesce(&self.quiesce)
+            .await
+            .map_err(|error| failed(&error))?;
+        let waited = format!("waited {} ms for two sync cycles", quiesced.waited_ms);
+        Ok(Some(if quiesced.writers_stopped {
+            format!("the writers were stopped; {waited}")
+        } else {
+            format!("no drain command is configured, so the writers were not stopped; {waited}")
+        }))
+    }
+
+    async fn stop(&self) -> Result<Option<String>, EffectError> {
+        let stopped = self.supervisor.stop(self.stop_limit).await?;
+        Ok(match stopped {
+            Stop::WasStopped | Stop::Asked => None,
+            Stop::Killed => {
+                let limit = self.stop_limit.as_secs_f32();
+                Some(format!(
+                    "the node did not end within {limit} s and was killed: events that it had not flushed are lost"
+                ))
+            }
+        })
+    }
+
+    async fn snapshot(&self, id: String) -> Result<Option<String>, EffectError> {
+        let (snapshots, databases) = (self.snapshots.clone(), self.databases.clone());
+        let taken_at_ms = self.clock.now().wall_ms;
+        blocking(move || {
+            let reason = "before an activation, after the node was stopped".to_owned();
+            let new = NewSnapshot {
+                id: id.clone(),
+                taken_at_ms,
+                reason,
+                labels: BTreeMap::new(),
+            };
+            let snapshot = match snapshots.create(&databases, &new) {
+                // Taken before a crash: complete, or it would not be there.
+                Err(SnapshotError::Exists(_)) => snapshots.verify(&id),
+                created => created,
+            };
+            let snapshot = snapshot.map_err(|error| failed(&error))?;
+            Ok(Some(format!(
+                "snapshot {id}: {} bytes, verified",
+                snapshot.size()
+            )))
+        })
+        .await
+    }
+
+    async fn restore(&self, id: String, kept: String) -> Result<Option<String>, EffectError> {
+        let (snapshots, wall_ms) = (self.snapshots.clone(), self.clock.now().wall_ms);
+        blocking(move || {
+            let replaced = snapshots
+                .restore(&id, &kept, wall_ms)
+                .map_err(|error| failed(&error))?;
+            Ok(Some(format!(
+                "the state that was replaced is kept as snapshot {}",
+                replaced.id
+            )))
+        })
+        .await
+    }
+
+    async fn point(&self, build: Option<BuildRef>) -> Result<Option<String>, EffectError> {
+        let builds = self.builds.clone();
+        blocking(move || {
+            if let Some(build) = &build {
+                builds.verify(build).map_err(|error| failed(&error))?;
+            }
+            builds
+                .point_current(build.as_ref())
+                .map_err(|error| failed(&error))?;
+            Ok(None)
+        })
+        .await
+    }
+
+    async fn start(&self) -> Result<Option<String>, EffectError> {
+        let pid = self.supervisor.start().await?;
+        unquiesce(&self.quiesce)
+            .await
+            .map_err(|error| failed(&error))?;
+        Ok(Some(format!("the node runs as process {pid}")))
+    }
+
+    /// Ready: the process is the same throughout, and every check is acceptable.
+    async fn check(&self) -> Result<Option<String>, EffectError> {
+        let began = self.clock.now().since_boot_ms;
+        let limit: u64 = self.ready_limit.as_millis().try_into().unwrap_or(u64::MAX);
+        loop {
+            if let UnitState::Stopped { last_exit } = self.supervisor.state().await? {
+                let how = last_exit.unwrap_or_else(|| "it is gone".into());
+                return Err(EffectError(format!("the node ended by itself: {how}")));
+            }
+            let judgement = judge(&self.measure().await);
+            if judgement.status.is_acceptable() {
+                return Ok(None);
+            }
+            if self.clock.now().since_boot_ms.saturating_sub(began) > limit {
+                let why = judgement.reasons.join("; ");
+                return Err(EffectError(format!(
+                    "not ready within {} s: {why}",
+                    self.ready_limit.as_secs_f32()
+                )));
+            }
+            tokio::time::sleep(READY_INTERVAL).await;
+        }
+    }
+}

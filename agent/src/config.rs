@@ -1,0 +1,234 @@
+//! The agent's configuration: one file, read and judged as a whole before a port is bound.
+//!
+//! The file becomes a TOML table (where further layers will merge), and the table becomes a
+//! [`Config`] of domain types. The table is read key by key rather than by serde, because serde
+//! stops at the first fault and whoever edits a file on five hosts wants to see all of them.
+//!
+//! Relative paths are relative to the file. Every key is explained in
+//! `packaging/config/cbagent.toml`.
+
+mod reader;
+mod sections;
+
+pub use sections::{Cbddc, ChannelMode, Health, Limits, Peers, Service, TlsFiles};
+
+use cbddc_domain::id::NodeName;
+use cbddc_domain::mesh::MeshFile;
+use reader::{Reader, is_host_and_port};
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The largest file that is read, in bytes; a mesh file of 1024 members is far smaller.
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// What the agent is told to do. Complete and checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The file it comes from.
+    pub path: PathBuf,
+    /// This node's name in the mesh file.
+    pub node: NodeName,
+    /// Where builds, snapshots, journal and state are kept.
+    pub state_dir: PathBuf,
+    /// Where to listen, `HOST:PORT`; port 0 lets the system choose.
+    pub listen: String,
+    /// The mesh.
+    pub mesh: MeshFile,
+    /// Certificates and key.
+    pub tls: TlsFiles,
+    /// The CBDDC node.
+    pub service: Service,
+    /// How to speak to it as a peer. Unset: the wire checks are off.
+    pub cbddc: Option<Cbddc>,
+    /// The local checks.
+    pub health: Health,
+    /// Bounds on what is stored.
+    pub limits: Limits,
+    /// How to speak to other agents.
+    pub peers: Peers,
+}
+
+/// A text that nobody is to see: neither `Debug` nor a log shows it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Takes a text out of sight.
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The text, for the one place that sends it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {path}")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is not TOML.
+    #[error("the configuration {path} is not TOML")]
+    Syntax {
+        /// Which.
+        path: PathBuf,
+        /// Where.
+        #[source]
+        source: toml::de::Error,
+    },
+    /// The file says something that cannot be; all of it is listed.
+    #[error("the configuration {path} has {} fault(s):\n{}", .faults.len(), list(.faults))]
+    Faults {
+        /// Which.
+        path: PathBuf,
+        /// Each in a sentence that begins with its key.
+        faults: Vec<String>,
+    },
+}
+
+fn list(faults: &[String]) -> String {
+    let lines: Vec<String> = faults.iter().map(|fault| format!("  {fault}")).collect();
+    lines.join("\n")
+}
+
+impl Config {
+    /// Reads and checks a configuration, the mesh file and the token included.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = read_bounded(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        // What is relative in the file must stay right in the node, which has another folder.
+        let path = std::path::absolute(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::parse(&text, &path)
+    }
+
+    /// Checks a configuration that was read from `path`.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let table: toml::Table = text.parse().map_err(|source| ConfigError::Syntax {
+            path: path.to_owned(),
+            source,
+        })?;
+        let base = path.parent().unwrap_or(Path::new("")).to_owned();
+        let mut faults = Vec::new();
+        let config = Self::build(table, &base, path, &mut faults);
+        match config {
+            Some(config) if faults.is_empty() => Ok(config),
+            Some(_) | None => Err(ConfigError::Faults {
+                path: path.to_owned(),
+                faults,
+            }),
+        }
+    }
+
+    /// Reads all sections before giving up on any, so that all faults come together.
+    fn build(
+        table: toml::Table,
+        base: &Path,
+        path: &Path,
+        faults: &mut Vec<String>,
+    ) -> Option<Self> {
+        let mut root = Reader::new("", table, base, faults);
+        let node = root.required_name("node");
+        let state_dir = root.required_path("state_dir");
+        let listen = root.string("listen");
+        let mesh_path = root.required_path("mesh_file");
+        let tls = root.section("tls");
+        let service = root.section("service");
+        let cbddc = root.section("cbddc");
+        let health = root.section("health").unwrap_or_default();
+        let limits = root.section("limits").unwrap_or_default();
+        let peers = root.section("peers").unwrap_or_default();
+        root.finish();
+
+        let tls = sections::tls(tls, base, faults);
+        let service = sections::service(service, base, faults);
+        let cbddc = match (cbddc, &node) {
+            (Some(table), node) => Some(sections::cbddc(table, node.as_ref(), base, faults)),
+            (None, _) => None,
+        };
+        let health = sections::health(health, base, faults);
+        let limits = sections::limits(limits, base, faults);
+        let peers = sections::peers(peers, base, faults);
+        let mesh = mesh_path.and_then(|path| mesh(&path, node.as_ref(), faults));
+        if let Some(address) = listen
+            .as_deref()
+            .filter(|given| !is_host_and_port(given, true))
+        {
+            faults.push(format!("listen: `{address}` is not HOST:PORT"));
+        }
+        let (node, mesh) = (node?, mesh?);
+        let listen = listen.or_else(|| mesh.addresses().remove(&node))?;
+        Some(Self {
+            path: path.to_owned(),
+            node,
+            state_dir: state_dir?,
+            listen,
+            mesh,
+            tls: tls?,
+            service: service?,
+            cbddc: match cbddc {
+                Some(section) => Some(section?),
+                None => None,
+            },
+            health: health?,
+            limits: limits?,
+            peers: peers?,
+        })
+    }
+}
+
+/// Reads the mesh file and looks for this node in it.
+fn mesh(path: &Path, node: Option<&NodeName>, faults: &mut Vec<String>) -> Option<MeshFile> {
+    let mut fault = |text: String| faults.push(format!("mesh_file: {}: {text}", path.display()));
+    let text = match read_bounded(path) {
+        Ok(text) => text,
+        Err(error) => {
+            fault(format!("cannot be read: {error}"));
+            return None;
+        }
+    };
+    let mesh: MeshFile = match toml::from_str(&text) {
+        Ok(mesh) => mesh,
+        Err(error) => {
+            fault(error.to_string().trim_end().to_owned());
+            return None;
+        }
+    };
+    for found in mesh.faults() {
+        fault(found.to_string());
+    }
+    if let Some(node) = node.filter(|node| !mesh.addresses().contains_key(*node)) {
+        fault(format!("does not list {node}: see `cbctl mesh issue`"));
+    }
+    Some(mesh)
+}
+
+/// Reads a text file of at most [`FILE_BYTES_MAX`].
+fn read_bounded(path: &Path) -> std::io::Result<String> {
+    if fs::metadata(path)?.len() > FILE_BYTES_MAX {
+        return Err(std::io::Error::other(format!(
+            "the file is larger than {FILE_BYTES_MAX} bytes"
+        )));
+    }
+    fs::read_to_string(path)
+}

@@ -1,0 +1,265 @@
+//! The sections of the configuration and their defaults.
+
+use super::reader::Reader;
+use super::{Secret, read_bounded};
+use cbddc_domain::id::NodeName;
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use toml::Table;
+
+/// `[tls]`: the agent's identity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The mesh's authority, PEM.
+    pub ca: PathBuf,
+    /// This node's certificate, PEM.
+    pub cert: PathBuf,
+    /// Its key, PEM, for nobody else to read.
+    pub key: PathBuf,
+}
+
+/// `[service]`: the CBDDC node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// The program, a path inside the build.
+    pub program: PathBuf,
+    /// Its arguments. Default: none.
+    pub args: Vec<String>,
+    /// Variables added to its environment. Default: none.
+    pub env: BTreeMap<String, String>,
+    /// Where it runs. Unset: in the build's folder.
+    pub working_dir: Option<PathBuf>,
+    /// Its database files. Default: none, and snapshots are empty.
+    pub databases: Vec<PathBuf>,
+    /// How long it may take to end before it is killed. Default 30 s.
+    pub stop_timeout: Duration,
+    /// How long it may take to be ready after a start. Default 60 s.
+    pub ready_timeout: Duration,
+    /// Its sync cycle; two of them are waited out before a stop. Default 2 s.
+    pub sync_interval: Duration,
+    /// The command, with its arguments, that stops the node's writers. Default: none.
+    pub drain: Vec<String>,
+    /// The command that lets them go on. Default: none.
+    pub undrain: Vec<String>,
+    /// How long either command may take. Default 60 s.
+    pub command_timeout: Duration,
+}
+
+/// `[cbddc]`: how to speak to the node as a peer.
+#[derive(Debug, Clone)]
+pub struct Cbddc {
+    /// Its sync port, `HOST:PORT`.
+    pub address: String,
+    /// Its node id. Default: the agent's `node`.
+    pub node_id: String,
+    /// The mesh's token.
+    pub token: Secret,
+    /// Which channel to open. Default: auto.
+    pub channel: ChannelMode,
+    /// The peers that it must have joined, `HOST:PORT`. Default: none are checked.
+    pub expected_peers: Vec<String>,
+    /// The collections that must move. Default: all that do.
+    pub target_collections: Vec<String>,
+    /// Whether checks may write documents of their own. Default: no.
+    pub canary_writes: bool,
+}
+
+/// How connections to the node are protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChannelMode {
+    /// Secure where the node offers it, plain otherwise.
+    Auto,
+    /// Secure or not at all.
+    Secure,
+    /// Plain.
+    Plaintext,
+}
+
+/// `[health]`: the local checks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// The node's `/health` page. Unset: this check is off.
+    pub http: Option<String>,
+    /// Pause between two rounds. Default 5 s.
+    pub interval: Duration,
+    /// How long one check may take. Default 2 s.
+    pub timeout: Duration,
+    /// How many rounds in a row must fail before the judgement changes. Default 2.
+    pub fall: u32,
+    /// Free bytes that the disks of state and databases must have. Default 256 MiB.
+    pub min_free_disk: u64,
+}
+
+/// `[limits]`: bounds on what is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The most bytes that a bundle may unpack to. Default 4 GiB.
+    pub bundle_unpacked: u64,
+    /// How many snapshots are kept. Default 10.
+    pub snapshots_kept: u32,
+}
+
+/// `[peers]`: how to speak to other agents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peers {
+    /// How often peers are asked what was decided. Default 10 s.
+    pub poll: Duration,
+    /// How long to wait for answers at the end of a probation. Default 10 s.
+    pub ask_limit: Duration,
+    /// How long one call may take, connecting included. Default 5 s.
+    pub call_timeout: Duration,
+}
+
+pub(super) fn tls(table: Option<Table>, base: &Path, faults: &mut Vec<String>) -> Option<TlsFiles> {
+    let mut reader = Reader::new("tls", table.unwrap_or_default(), base, faults);
+    let (ca, cert, key) = (
+        reader.required_path("ca"),
+        reader.required_path("cert"),
+        reader.required_path("key"),
+    );
+    reader.finish();
+    Some(TlsFiles {
+        ca: ca?,
+        cert: cert?,
+        key: key?,
+    })
+}
+
+pub(super) fn service(
+    table: Option<Table>,
+    base: &Path,
+    faults: &mut Vec<String>,
+) -> Option<Service> {
+    let mut reader = Reader::new("service", table.unwrap_or_default(), base, faults);
+    let program = reader.required_string("program").map(PathBuf::from);
+    let inside = |path: &PathBuf| {
+        path.components()
+            .all(|part| matches!(part, std::path::Component::Normal(_)))
+    };
+    if program.as_ref().is_some_and(|path| !inside(path)) {
+        reader.fault("program", "must be a path inside the build, without `..`");
+    }
+    let service = Some(Service {
+        program: program.unwrap_or_default(),
+        args: reader.strings("args").unwrap_or_default(),
+        env: reader.pairs("env").unwrap_or_default(),
+        working_dir: reader.path("working_dir"),
+        databases: reader.paths("databases").unwrap_or_default(),
+        stop_timeout: seconds(&mut reader, "stop_timeout", 30),
+        ready_timeout: seconds(&mut reader, "ready_timeout", 60),
+        sync_interval: seconds(&mut reader, "sync_interval", 2),
+        drain: reader.strings("drain").unwrap_or_default(),
+        undrain: reader.strings("undrain").unwrap_or_default(),
+        command_timeout: seconds(&mut reader, "command_timeout", 60),
+    });
+    reader.finish();
+    service
+}
+
+pub(super) fn cbddc(
+    table: Table,
+    node: Option<&NodeName>,
+    base: &Path,
+    faults: &mut Vec<String>,
+) -> Option<Cbddc> {
+    let mut reader = Reader::new("cbddc", table, base, faults);
+    let address = reader.required_address("address");
+    let node_id = reader.string("node_id");
+    let token = match reader.required_path("token_file") {
+        Some(path) => token(&path)
+            .map_err(|fault| reader.fault("token_file", &fault))
+            .ok(),
+        None => None,
+    };
+    let channel = match reader.string("channel").as_deref() {
+        None | Some("auto") => ChannelMode::Auto,
+        Some("secure") => ChannelMode::Secure,
+        Some("plaintext") => ChannelMode::Plaintext,
+        Some(_) => {
+            reader.fault("channel", "must be auto, secure or plaintext");
+            ChannelMode::Auto
+        }
+    };
+    let expected_peers = reader.addresses("expected_peers").unwrap_or_default();
+    let target_collections = reader.strings("target_collections").unwrap_or_default();
+    let canary_writes = reader.truth("canary_writes").unwrap_or(false);
+    reader.finish();
+    Some(Cbddc {
+        address: address?,
+        node_id: node_id.or_else(|| node.map(ToString::to_string))?,
+        token: token?,
+        channel,
+        expected_peers,
+        target_collections,
+        canary_writes,
+    })
+}
+
+/// Reads the token; white space around it does not count. The fault never shows what was read.
+fn token(path: &Path) -> Result<Secret, String> {
+    let shown = path.display();
+    let mode = std::fs::metadata(path)
+        .map_err(|error| format!("cannot read {shown}: {error}"))?
+        .permissions()
+        .mode();
+    if mode & 0o037 != 0 {
+        return Err(format!(
+            "others may read {shown} (mode {:04o}): run `chmod 600` on it",
+            mode & 0o7777
+        ));
+    }
+    let text = read_bounded(path).map_err(|error| format!("cannot read {shown}: {error}"))?;
+    match text.trim() {
+        "" => Err(format!("{shown} is empty")),
+        token => Ok(Secret::new(token.to_owned())),
+    }
+}
+
+pub(super) fn health(table: Table, base: &Path, faults: &mut Vec<String>) -> Option<Health> {
+    let mut reader = Reader::new("health", table, base, faults);
+    let http = reader.string("http");
+    let plain = |url: &String| {
+        let rest = url.strip_prefix("http://").unwrap_or_default();
+        !rest.is_empty() && !rest.starts_with('/')
+    };
+    if http.as_ref().is_some_and(|url| !plain(url)) {
+        reader.fault("http", "must be a URL that begins with http://");
+    }
+    let health = Some(Health {
+        http,
+        interval: seconds(&mut reader, "interval", 5),
+        timeout: seconds(&mut reader, "timeout", 2),
+        fall: reader.count("fall", 1, 100).unwrap_or(2),
+        min_free_disk: reader.size("min_free_disk").unwrap_or(256 << 20),
+    });
+    reader.finish();
+    health
+}
+
+pub(super) fn limits(table: Table, base: &Path, faults: &mut Vec<String>) -> Option<Limits> {
+    let mut reader = Reader::new("limits", table, base, faults);
+    let limits = Some(Limits {
+        bundle_unpacked: reader.size("bundle_unpacked").unwrap_or(4 << 30),
+        // At least two: the state before an activation and the one that a restore replaced.
+        snapshots_kept: reader.count("snapshots_kept", 2, 1000).unwrap_or(10),
+    });
+    reader.finish();
+    limits
+}
+
+pub(super) fn peers(table: Table, base: &Path, faults: &mut Vec<String>) -> Option<Peers> {
+    let mut reader = Reader::new("peers", table, base, faults);
+    let peers = Some(Peers {
+        poll: seconds(&mut reader, "poll", 10),
+        ask_limit: seconds(&mut reader, "ask_limit", 10),
+        call_timeout: seconds(&mut reader, "call_timeout", 5),
+    });
+    reader.finish();
+    peers
+}
+
+fn seconds(reader: &mut Reader<'_>, key: &'static str, default: u64) -> Duration {
+    reader.duration(key).unwrap_or(Duration::from_secs(default))
+}

@@ -1,0 +1,296 @@
+//! What can be typed. The comments here are the manual that `cbctl help` shows.
+
+mod change;
+mod values;
+
+pub use change::{
+    AbortArgs, ConfirmArgs, PlanArgs, ResumeArgs, RollbackArgs, RolloutCommand, StartArgs,
+    TargetArgs, TimingArgs, WaveArgs,
+};
+pub use values::duration;
+
+use cbddc_domain::build::BuildId;
+use cbddc_domain::id::NodeName;
+use cbddc_domain::mesh::Environment;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+use std::time::Duration;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+    0  as asked
+    1  error
+    2  refused by a gate, nothing changed
+    3  partial: some nodes are pending or unreachable, they will converge
+    4  failed, fully reverted
+    5  inconsistent or in doubt: needs a person
+    6  another rollout holds the lock, or a vote is undecided
+    7  not allowed
+    8  looked, and found something wrong
+   64  the command line makes no sense
+  130  interrupted; the state was printed";
+
+/// Rolls builds out over a mesh of CBDDC nodes, and back.
+#[derive(Debug, Parser)]
+#[command(name = "cbctl", version, after_help = EXIT_CODES, subcommand_required = true)]
+pub struct Cli {
+    /// What goes for every command.
+    #[command(flatten)]
+    pub common: CommonArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What goes for every command.
+#[derive(Debug, Clone, Args)]
+pub struct CommonArgs {
+    /// How to print: a table for people, or JSON for programs.
+    #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+    /// The mesh to speak to. Default: the current context.
+    #[arg(long, global = true, value_name = "NAME")]
+    pub context: Option<String>,
+    /// The time limit for each node, connecting included, with its unit: 500ms, 10s, 1min.
+    #[arg(long, global = true, default_value = "10s", value_parser = duration)]
+    pub timeout: Duration,
+    /// How many nodes to speak to at once.
+    #[arg(long, global = true, default_value_t = crate::mesh::JOBS_DEFAULT, value_name = "N")]
+    pub jobs: usize,
+}
+
+/// How to print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Where every node stands: phase, release, health, lock, drift; and what the mesh has decided.
+    ///
+    /// Exits with 0 when every node answered and none needs anything, with 3 when one was not
+    /// reached or does not yet run what is decided, with 5 when one is stuck or a vote is in doubt.
+    Status(NodesArgs),
+    /// Goes back to an earlier release, on every node at once.
+    ///
+    /// The target is the newest release that was committed and baked clean on a majority, unless
+    /// --to names another. The release being left is revoked: no node starts it again.
+    Rollback(RollbackArgs),
+    /// Bundles: make, send, list.
+    #[command(subcommand)]
+    Build(BuildCommand),
+    /// Releases: builds with their configuration and secrets.
+    #[command(subcommand)]
+    Release(ReleaseCommand),
+    /// Bringing a new release to nodes, wave by wave.
+    #[command(subcommand)]
+    Rollout(RolloutCommand),
+    /// Copies of the nodes' databases.
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
+    /// What the checks say.
+    #[command(subcommand)]
+    Health(HealthCommand),
+    /// Single nodes.
+    #[command(subcommand)]
+    Node(NodeCommand),
+    /// What happened, when and why.
+    #[command(subcommand)]
+    Journal(JournalCommand),
+    /// The mesh itself: members and certificates.
+    #[command(subcommand)]
+    Mesh(MeshCommand),
+}
+
+/// Which nodes to look at.
+#[derive(Debug, Clone, Args)]
+pub struct NodesArgs {
+    /// Only these nodes. Default: the whole mesh.
+    #[arg(long, value_delimiter = ',', value_name = "A,B")]
+    pub node: Vec<NodeName>,
+}
+
+/// `cbctl build`.
+#[derive(Debug, Subcommand)]
+pub enum BuildCommand {
+    /// Makes a bundle of a folder: one file that `push` sends.
+    Pack(PackArgs),
+    /// Sends a bundle to nodes; each verifies it before it counts. Nothing starts to run.
+    Push(PushArgs),
+    /// The builds on every node.
+    List(NodesArgs),
+}
+
+/// `cbctl build pack`.
+#[derive(Debug, Clone, Args)]
+pub struct PackArgs {
+    /// The folder with the build's files.
+    pub dir: PathBuf,
+    /// The build's name, NAME@VERSION.
+    #[arg(long, value_name = "NAME@VERSION")]
+    pub build: BuildId,
+    /// Where to write the bundle. Default: NAME@VERSION.cbundle in this folder.
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Declares that the build changes the persistence format: going back restores the snapshot.
+    #[arg(long)]
+    pub changes_persistence: bool,
+}
+
+/// `cbctl build push`.
+#[derive(Debug, Clone, Args)]
+pub struct PushArgs {
+    /// The bundle, as `build pack` wrote it.
+    pub bundle: PathBuf,
+    /// Only to these nodes. Default: the whole mesh.
+    #[command(flatten)]
+    pub nodes: NodesArgs,
+    /// Only say what would be sent to whom.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask. Sending changes nothing that runs, so this command never asks.
+    #[arg(short, long)]
+    pub yes: bool,
+    /// The time limit for each node's transfer.
+    #[arg(long, default_value = "10min", value_parser = duration, value_name = "DURATION")]
+    pub transfer_limit: Duration,
+}
+
+/// `cbctl release`.
+#[derive(Debug, Subcommand)]
+pub enum ReleaseCommand {
+    /// The releases that the nodes know, and where each of them is, runs or ran.
+    List(NodesArgs),
+    /// One release on every node.
+    Show {
+        /// Its short id, as `release list` shows it.
+        release: String,
+        /// Which nodes.
+        #[command(flatten)]
+        nodes: NodesArgs,
+    },
+}
+
+/// `cbctl snapshot`.
+#[derive(Debug, Subcommand)]
+pub enum SnapshotCommand {
+    /// Takes a snapshot on every node, while it runs, and verifies it.
+    Create {
+        /// Which nodes.
+        #[command(flatten)]
+        nodes: NodesArgs,
+        /// Why, in words.
+        #[arg(long, default_value = "by hand")]
+        reason: String,
+        /// Whether to ask.
+        #[command(flatten)]
+        confirm: ConfirmArgs,
+    },
+    /// The snapshots on every node, newest first.
+    List(NodesArgs),
+    /// Puts a snapshot in the place of one node's database. The node stops and starts for it, and
+    /// the state that is replaced is kept as a snapshot of its own.
+    Restore {
+        /// Which snapshot, as `snapshot list` shows it.
+        snapshot: String,
+        /// On which node.
+        #[arg(long)]
+        node: NodeName,
+        /// Whether to ask.
+        #[command(flatten)]
+        confirm: ConfirmArgs,
+    },
+}
+
+/// `cbctl health`.
+#[derive(Debug, Subcommand)]
+pub enum HealthCommand {
+    /// Measures now, on every node, and shows each check. Exits with 8 unless all are healthy.
+    Show(NodesArgs),
+}
+
+/// `cbctl node`.
+#[derive(Debug, Subcommand)]
+pub enum NodeCommand {
+    /// The releases that one node ran, newest first.
+    History {
+        /// Which node.
+        node: NodeName,
+    },
+}
+
+/// `cbctl journal`.
+#[derive(Debug, Subcommand)]
+pub enum JournalCommand {
+    /// The newest entries of every node, in the order of their clocks.
+    List {
+        /// Which nodes.
+        #[command(flatten)]
+        nodes: NodesArgs,
+        /// How many entries of each node; at most 1000.
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+    },
+    /// Every new entry as it is written, until Ctrl-C.
+    Follow {
+        /// Which nodes.
+        #[command(flatten)]
+        nodes: NodesArgs,
+        /// How many earlier entries of each node to begin with; at most 1000.
+        #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1000))]
+        limit: u32,
+    },
+}
+
+/// `cbctl mesh`.
+#[derive(Debug, Subcommand)]
+pub enum MeshCommand {
+    /// Makes a mesh: its authority, its member list, and your own certificate. Touches no host.
+    Init(InitArgs),
+    /// Issues a node's certificate and writes all that its agent needs: node.pem, node.key, ca.pem,
+    /// mesh.toml.
+    Issue(IssueArgs),
+    /// The members of the mesh, and who you are in it.
+    Show,
+}
+
+/// `cbctl mesh init`.
+#[derive(Debug, Clone, Args)]
+pub struct InitArgs {
+    /// The mesh's name, also the context's.
+    #[arg(long)]
+    pub name: String,
+    /// Which rules apply: local, staging or production.
+    #[arg(long, default_value = "local", value_parser = values::environment)]
+    pub environment: Environment,
+    /// The folder to make. It holds the authority's key: keep it safe, it cannot be replaced.
+    #[arg(long)]
+    pub dir: PathBuf,
+    /// A member and where its agent listens. May be repeated.
+    #[arg(long, value_name = "NAME=HOST:PORT", value_parser = values::member)]
+    pub member: Vec<(NodeName, String)>,
+    /// Your own name. Default: the login name.
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+}
+
+/// `cbctl mesh issue`.
+#[derive(Debug, Clone, Args)]
+pub struct IssueArgs {
+    /// The node, as the mesh file lists it.
+    pub node: NodeName,
+    /// Where its agent listens, HOST:PORT; adds the node to the mesh file, or changes its address.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub address: Option<String>,
+    /// The folder to write to. Default: nodes/NODE in the mesh's folder.
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+    /// The mesh's folder, as `mesh init` made it. Default: the one that the context remembers.
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
+}

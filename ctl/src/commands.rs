@@ -1,0 +1,109 @@
+//! A file per noun. Each asks, prints what came of it, and says how it ended.
+
+mod build;
+mod ending;
+mod health;
+mod journal;
+mod mesh;
+mod node;
+mod release;
+mod rollback;
+mod rollout;
+mod snapshot;
+mod status;
+
+use crate::cli::{BuildCommand, Cli, Command, CommonArgs, ConfirmArgs, Output};
+use crate::context::Context;
+use crate::error::{CtlError, Exit};
+use crate::mesh::Session;
+use std::future::Future;
+use std::io::{IsTerminal as _, Write as _};
+
+/// Runs a command line that made sense.
+pub fn run(cli: Cli) -> Result<Exit, CtlError> {
+    let common = cli.common;
+    match cli.command {
+        Command::Mesh(command) => mesh::run(command, &common),
+        Command::Build(BuildCommand::Pack(arguments)) => build::pack(&arguments, common.output),
+        command @ (Command::Status(_)
+        | Command::Rollback(_)
+        | Command::Build(_)
+        | Command::Release(_)
+        | Command::Rollout(_)
+        | Command::Snapshot(_)
+        | Command::Health(_)
+        | Command::Node(_)
+        | Command::Journal(_)) => {
+            let session = open(&common)?;
+            until_interrupted(&session, dispatch(command, &session, common.output))
+        }
+    }
+}
+
+async fn dispatch(command: Command, session: &Session, output: Output) -> Result<Exit, CtlError> {
+    match command {
+        Command::Status(arguments) => status::run(&arguments, session, output).await,
+        Command::Rollback(arguments) => rollback::run(arguments, session, output).await,
+        Command::Build(command) => build::run(command, session, output).await,
+        Command::Release(command) => release::run(command, session, output).await,
+        Command::Rollout(command) => rollout::run(command, session, output).await,
+        Command::Snapshot(command) => snapshot::run(command, session, output).await,
+        Command::Health(command) => health::run(command, session, output).await,
+        Command::Node(command) => node::run(command, session, output).await,
+        Command::Journal(command) => journal::run(command, session, output).await,
+        Command::Mesh(_) => Err(CtlError::failed("mesh commands need no session")),
+    }
+}
+
+fn open(common: &CommonArgs) -> Result<Session, CtlError> {
+    let context = Context::find(common.context.as_deref())?;
+    Session::open(context, common.jobs, common.timeout)
+}
+
+/// Runs a command until it ends or somebody presses Ctrl-C.
+fn until_interrupted(
+    session: &Session,
+    command: impl Future<Output = Result<Exit, CtlError>>,
+) -> Result<Exit, CtlError> {
+    let runtime = crate::runtime()?;
+    let ended = runtime.block_on(async {
+        tokio::select! {
+            ended = command => ended,
+            _ = tokio::signal::ctrl_c() => {
+                eprintln!("interrupted: {}", session.standing());
+                Ok(Exit::Interrupted)
+            }
+        }
+    });
+    // A name server that hangs must not keep the command from ending.
+    runtime.shutdown_background();
+    ended
+}
+
+/// Asks before something changes; [`None`] means go on, otherwise the command ends like this.
+pub(crate) fn confirm(question: &str, arguments: ConfirmArgs) -> Result<Option<Exit>, CtlError> {
+    if arguments.dry_run {
+        eprintln!("dry run: nothing was changed");
+        return Ok(Some(Exit::Done));
+    }
+    if arguments.yes {
+        return Ok(None);
+    }
+    if !std::io::stdin().is_terminal() {
+        return Err(CtlError::usage(format!(
+            "not at a terminal, so nobody can be asked: {question}"
+        ))
+        .hint("add --yes to go on without a question, or --dry-run to see what would happen"));
+    }
+    eprint!("{question} [y/N] ");
+    drop(std::io::stderr().flush());
+    let mut answer = String::new();
+    std::io::stdin()
+        .read_line(&mut answer)
+        .map_err(|error| CtlError::failed("cannot read the answer").because(error))?;
+    if matches!(answer.trim(), "y" | "Y" | "yes") {
+        return Ok(None);
+    }
+    eprintln!("nothing was changed");
+    Ok(Some(Exit::Failed))
+}

@@ -1,0 +1,223 @@
+//! How a rollout or rollback ended, for people, programs and scripts.
+
+use crate::cli::Output;
+use crate::error::{CtlError, Exit};
+use crate::mesh::Session;
+use crate::render::{self, Table, values};
+use crate::survey::Survey;
+use cbddc_domain::id::NodeName;
+use cbddc_domain::node::ProposalKind;
+use cbddc_domain::proposer::{Failure, Outcome, Proposal};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// What `rollout start|resume|abort` and `rollback` print as JSON.
+#[derive(Debug, Serialize)]
+struct EndingJson {
+    /// `decided` or `reverted`.
+    outcome: &'static str,
+    /// The rollout's id; empty for a rollback.
+    rollout: String,
+    epoch: String,
+    release: values::ReleaseJson,
+    /// Why it went back.
+    cause: Option<String>,
+    /// Nodes that were not seen to have got there, with the reason.
+    pending: BTreeMap<NodeName, String>,
+    /// Nodes that need a person, with the reason.
+    failed: BTreeMap<NodeName, String>,
+    nodes: Vec<NodeJson>,
+}
+
+/// Where one node stands at the end.
+#[derive(Debug, Serialize)]
+struct NodeJson {
+    node: NodeName,
+    phase: Option<String>,
+    release: Option<values::ReleaseJson>,
+}
+
+/// Prints the ending; errors carry the exit code for what did not begin or is in doubt.
+pub(super) async fn conclude(
+    session: &Session,
+    proposal: &Proposal,
+    outcome: Outcome,
+    output: Output,
+) -> Result<Exit, CtlError> {
+    let release = &proposal.plan.release;
+    match outcome {
+        Outcome::Decided { pending, failed } => {
+            let exit = if !failed.is_empty() {
+                Exit::InDoubt
+            } else if !pending.is_empty() {
+                Exit::Partial
+            } else {
+                Exit::Done
+            };
+            print(
+                session, proposal, "decided", None, &pending, &failed, output,
+            )
+            .await?;
+            if proposal.kind == ProposalKind::Abort {
+                return Err(CtlError::failed(
+                    "it had been voted for, so it could not be ended: it is decided now",
+                )
+                .hint("go back with `cbctl rollback --mesh`"));
+            }
+            Ok(exit)
+        }
+        Outcome::Reverted {
+            cause,
+            pending,
+            failed,
+        } => {
+            let clean = pending.is_empty() && failed.is_empty();
+            print(
+                session,
+                proposal,
+                "reverted",
+                Some(cause),
+                &pending,
+                &failed,
+                output,
+            )
+            .await?;
+            Ok(match (proposal.kind, clean) {
+                (ProposalKind::Abort, true) => Exit::Done,
+                (_, true) => Exit::Reverted,
+                (_, false) => Exit::InDoubt,
+            })
+        }
+        Outcome::Refused(failures) => {
+            let what = format!(
+                "{} of {} nodes refused {release}",
+                failures.len(),
+                proposal.members.len()
+            );
+            let hint = "nothing was changed; mend what is named above and try again";
+            Err(per_node(CtlError::new(Exit::Refused, what), &failures).hint(hint))
+        }
+        Outcome::Locked(failures) => {
+            let what = format!("{release} was not begun: the mesh is in other hands");
+            Err(per_node(CtlError::new(Exit::Locked, what), &failures)
+                .hint("nothing was changed; wait, or look at it with `cbctl rollout list`"))
+        }
+        Outcome::Undecided(epoch) => Err(CtlError::new(
+            Exit::Locked,
+            format!("{release} was not begun: a vote of epoch {epoch} is undecided"),
+        )
+        .hint("finish it with `cbctl rollout resume`, or go back with `cbctl rollback --mesh`")),
+        Outcome::Changed => Err(CtlError::new(
+            Exit::Locked,
+            format!(
+                "{release} was not begun: another command has changed the mesh's record meanwhile"
+            ),
+        )
+        .hint("look at `cbctl status`, then try again")),
+        Outcome::TakenOver(by) => Err(CtlError::new(Exit::Locked, "another command took over")
+            .detail(by)
+            .hint("look at `cbctl status` and `cbctl rollout list`")),
+        Outcome::InDoubt(silent) => {
+            let what =
+                format!("in doubt: votes for {release} were asked for, and no majority answered");
+            let mut error = CtlError::new(Exit::InDoubt, what);
+            for (node, why) in silent {
+                error = error.detail(format!("{node}: {why}"));
+            }
+            Err(error.hint("bring the silent nodes back, then `cbctl rollout resume` or `cbctl rollback --mesh`"))
+        }
+    }
+}
+
+fn per_node(mut error: CtlError, failures: &BTreeMap<NodeName, Failure>) -> CtlError {
+    for (node, failure) in failures {
+        error = error.detail(format!("{node}: {}", failure.text()));
+    }
+    error
+}
+
+async fn print(
+    session: &Session,
+    proposal: &Proposal,
+    outcome: &'static str,
+    cause: Option<String>,
+    pending: &BTreeMap<NodeName, String>,
+    failed: &BTreeMap<NodeName, String>,
+    output: Output,
+) -> Result<(), CtlError> {
+    // Where everything stands in the end; not reaching anybody is no error any more.
+    let survey = Survey::take(session).await.ok();
+    let nodes = proposal.members.iter().map(|node| {
+        let shown = survey
+            .as_ref()
+            .and_then(|survey| survey.nodes.get(node)?.ok());
+        NodeJson {
+            node: node.clone(),
+            phase: shown.map(|shown| shown.phase.clone()),
+            release: shown
+                .and_then(|shown| shown.view.running.as_ref())
+                .map(Into::into),
+        }
+    });
+    let json = EndingJson {
+        outcome,
+        rollout: if proposal.plan.waves.is_empty() {
+            String::new()
+        } else {
+            proposal.plan.id.clone()
+        },
+        epoch: proposal.epoch.to_string(),
+        release: (&proposal.plan.release).into(),
+        cause,
+        pending: pending.clone(),
+        failed: failed.clone(),
+        nodes: nodes.collect(),
+    };
+    render::print(output, &json, || table(&json))?;
+    say(&json);
+    Ok(())
+}
+
+fn table(json: &EndingJson) -> String {
+    let mut table = Table::new(&["NODE", "PHASE", "RELEASE", "NOTE"]);
+    for row in &json.nodes {
+        let note = json.failed.get(&row.node).or(json.pending.get(&row.node));
+        table.row([
+            row.node.to_string(),
+            row.phase.clone().unwrap_or_else(|| "not reached".into()),
+            row.release
+                .as_ref()
+                .map_or_else(|| "-".into(), values::ReleaseJson::short),
+            note.cloned().unwrap_or_default(),
+        ]);
+    }
+    table.render()
+}
+
+fn say(json: &EndingJson) {
+    let release = json.release.short();
+    match (&json.cause, json.outcome) {
+        (Some(cause), _) => eprintln!("went back from {release}: {cause}"),
+        (None, outcome) => eprintln!("{outcome}: {release}, epoch {}", json.epoch),
+    }
+    if !json.failed.is_empty() {
+        eprintln!(
+            "hint: {} needs a person: see NOTE above and `cbctl journal list`",
+            names(&json.failed)
+        );
+    }
+    if !json.pending.is_empty() {
+        eprintln!(
+            "hint: {} gets there by itself when reached; watch `cbctl status`",
+            names(&json.pending)
+        );
+    }
+}
+
+fn names(nodes: &BTreeMap<NodeName, String>) -> String {
+    nodes
+        .keys()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(", ")
+}

@@ -1,0 +1,150 @@
+//! `cbctl rollout`.
+
+mod look;
+mod planning;
+
+use super::{confirm, ending};
+use crate::cli::{AbortArgs, Output, ResumeArgs, RolloutCommand, StartArgs};
+use crate::error::{CtlError, Exit};
+use crate::mesh::Session;
+use crate::rollout::drive;
+use crate::survey::Survey;
+use cbddc_domain::node::ProposalKind;
+use cbddc_domain::plan::Plan;
+use cbddc_domain::proposer::{Draft, Proposal};
+use cbddc_domain::register::RecordKind;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Runs the command.
+pub(super) async fn run(
+    command: RolloutCommand,
+    session: &Session,
+    output: Output,
+) -> Result<Exit, CtlError> {
+    match command {
+        RolloutCommand::Plan(arguments) => {
+            let survey = Survey::take(session).await?;
+            let plan = planning::plan(&arguments, session, &survey).await?;
+            planning::print(&plan, &survey, output)?;
+            Ok(Exit::Done)
+        }
+        RolloutCommand::Start(arguments) => start(&arguments, session, output).await,
+        RolloutCommand::Status { id } => look::status(id.as_deref(), session, output).await,
+        RolloutCommand::List => look::list(session, output).await,
+        RolloutCommand::Resume(arguments) => resume(&arguments, session, output).await,
+        RolloutCommand::Abort(arguments) => abort(&arguments, session, output).await,
+    }
+}
+
+async fn start(arguments: &StartArgs, session: &Session, output: Output) -> Result<Exit, CtlError> {
+    let survey = Survey::take(session).await?;
+    let plan = planning::plan(&arguments.plan, session, &survey).await?;
+    eprint!("{}", planning::text(&plan, &survey));
+    if plan.targets().next().is_none()
+        && survey
+            .decided()
+            .is_some_and(|record| ordered(record, &plan, session))
+    {
+        eprintln!("every target runs {} already: nothing to do", plan.release);
+        return Ok(Exit::Done);
+    }
+    if let Some(exit) = confirm("Start the rollout?", arguments.confirm)? {
+        return Ok(exit);
+    }
+    eprintln!("rollout {} begins", plan.id);
+    let targets = session.targets(&arguments.plan.targets.node)?;
+    let proposal = proposal(ProposalKind::Rollout, plan, &targets, session, &survey)?;
+    let outcome = drive(session, proposal.clone(), &mut |line| eprintln!("{line}")).await?;
+    ending::conclude(session, &proposal, outcome, output).await
+}
+
+/// Whether the decided record orders the plan's release for the whole of it already.
+fn ordered(record: &cbddc_domain::register::Record, plan: &Plan, session: &Session) -> bool {
+    !plan.whole_mesh
+        || session
+            .nodes()
+            .iter()
+            .all(|node| record.release_for(node) == Some(&plan.release))
+}
+
+fn proposal(
+    kind: ProposalKind,
+    plan: Plan,
+    targets: &BTreeSet<cbddc_domain::id::NodeName>,
+    session: &Session,
+    survey: &Survey,
+) -> Result<Proposal, CtlError> {
+    Ok(Proposal {
+        kind,
+        epoch: survey.next_epoch()?,
+        members: session.nodes(),
+        voters: survey.voters(session)?,
+        draft: Draft {
+            kind: RecordKind::Rollout,
+            release: plan.release.clone(),
+            nodes: (!plan.whole_mesh).then(|| targets.clone()),
+            revokes: BTreeMap::new(),
+            restores: BTreeSet::new(),
+            proposed_by: session.context().user()?,
+            reason: plan.reason.clone(),
+        },
+        settle_ms: plan.timing.verify_ms,
+        plan,
+        based_on: survey.decided_epoch(),
+    })
+}
+
+async fn resume(
+    arguments: &ResumeArgs,
+    session: &Session,
+    output: Output,
+) -> Result<Exit, CtlError> {
+    let survey = Survey::take(session).await?;
+    let remembered = look::find(arguments.id.as_deref(), session, &survey).await?;
+    if let Some(exit) = confirm(
+        &format!("Go on with rollout {}?", remembered.plan.id),
+        arguments.confirm,
+    )? {
+        return Ok(exit);
+    }
+    let targets = remembered.plan.targets().cloned().collect();
+    let proposal = proposal(
+        ProposalKind::Resume,
+        remembered.plan,
+        &targets,
+        session,
+        &survey,
+    )?;
+    let outcome = drive(session, proposal.clone(), &mut |line| eprintln!("{line}")).await?;
+    ending::conclude(session, &proposal, outcome, output).await
+}
+
+async fn abort(arguments: &AbortArgs, session: &Session, output: Output) -> Result<Exit, CtlError> {
+    let survey = Survey::take(session).await?;
+    let remembered = look::find(arguments.id.as_deref(), session, &survey).await?;
+    if let Some(exit) = confirm(
+        &format!("End rollout {}?", remembered.plan.id),
+        arguments.confirm,
+    )? {
+        return Ok(exit);
+    }
+    let person = session.context().user()?;
+    let reason = if arguments.reason.is_empty() {
+        format!("ended by {person}")
+    } else {
+        arguments.reason.clone()
+    };
+    let targets = remembered.plan.targets().cloned().collect();
+    let mut proposal = proposal(
+        ProposalKind::Abort,
+        remembered.plan,
+        &targets,
+        session,
+        &survey,
+    )?;
+    proposal.plan.reason = reason;
+    proposal.plan.waves = Vec::new();
+    proposal.settle_ms = u64::try_from(arguments.verify.as_millis()).unwrap_or(u64::MAX);
+    let outcome = drive(session, proposal.clone(), &mut |line| eprintln!("{line}")).await?;
+    ending::conclude(session, &proposal, outcome, output).await
+}

@@ -1,0 +1,411 @@
+//! Speaks to many nodes at once: bounded, within a time limit, one outcome per node.
+
+use crate::context::{self, Context};
+use crate::error::{CtlError, chain};
+use crate::tls;
+use cbddc_domain::id::NodeName;
+use cbddc_domain::mesh::MeshFile;
+use cbddc_proto::v1;
+use cbddc_proto::{MESSAGE_BYTES_MAX, WORD_KEY};
+use rustls::ClientConfig;
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{OnceCell, Semaphore};
+use tokio::task::JoinSet;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+/// How many nodes are spoken to at once unless `--jobs` says otherwise.
+pub const JOBS_DEFAULT: usize = 64;
+
+/// One command's view of the mesh. Cheap to clone; connects to a node when it is first needed.
+#[derive(Clone)]
+pub struct Session {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    context: Context,
+    mesh: MeshFile,
+    tls: Arc<ClientConfig>,
+    nodes: BTreeMap<NodeName, Peer>,
+    jobs: usize,
+    timeout: Duration,
+    standing: Mutex<String>,
+}
+
+struct Peer {
+    address: String,
+    channel: OnceCell<Channel>,
+}
+
+/// What came of asking one node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome<T> {
+    /// It answered.
+    Ok(T),
+    /// No connection, or it broke: whether the request took effect is unknown.
+    Unreachable {
+        /// Why.
+        why: String,
+    },
+    /// It said no.
+    Refused {
+        /// The stable word, such as `locked`; the gRPC code in lower case where the agent gave none.
+        word: String,
+        /// Why, in a sentence.
+        message: String,
+    },
+    /// No answer within the limit: whether the request took effect is unknown.
+    TimedOut,
+}
+
+impl<T> Outcome<T> {
+    /// The answer, if there is one.
+    pub fn ok(&self) -> Option<&T> {
+        match self {
+            Self::Ok(answer) => Some(answer),
+            Self::Unreachable { .. } | Self::Refused { .. } | Self::TimedOut => None,
+        }
+    }
+
+    /// The stable word for machines.
+    pub fn word(&self) -> &str {
+        match self {
+            Self::Ok(_) => "ok",
+            Self::Unreachable { .. } => "unreachable",
+            Self::Refused { word, .. } => word,
+            Self::TimedOut => "timed_out",
+        }
+    }
+
+    /// Why there is no answer; empty when there is one.
+    pub fn why(&self) -> &str {
+        match self {
+            Self::Ok(_) => "",
+            Self::Unreachable { why } => why,
+            Self::Refused { message, .. } => message,
+            Self::TimedOut => "no answer in time",
+        }
+    }
+
+    /// True where the node did not answer at all, rather than say no.
+    pub fn is_silent(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::TimedOut => true,
+            Self::Ok(_) | Self::Refused { .. } => false,
+        }
+    }
+}
+
+/// Sorts a failed call into an outcome.
+pub fn outcome_of<T>(answer: Result<T, Status>) -> Outcome<T> {
+    let status = match answer {
+        Ok(answer) => return Outcome::Ok(answer),
+        Err(status) => status,
+    };
+    let word = status
+        .metadata()
+        .get(WORD_KEY)
+        .and_then(|word| word.to_str().ok());
+    let message = bounded(status.message());
+    match (word, status.code()) {
+        (Some(word), _) => Outcome::Refused {
+            word: bounded(word),
+            message,
+        },
+        (None, Code::DeadlineExceeded | Code::Cancelled) => Outcome::TimedOut,
+        (None, Code::Unavailable) => Outcome::Unreachable {
+            why: reason(&status),
+        },
+        // The client's own transport reports broken connections with a source, agents never do.
+        (None, _) if std::error::Error::source(&status).is_some() => Outcome::Unreachable {
+            why: reason(&status),
+        },
+        (None, code) => Outcome::Refused {
+            word: snake_case(&format!("{code:?}")),
+            message,
+        },
+    }
+}
+
+fn reason(status: &Status) -> String {
+    let cause = std::error::Error::source(status).map_or_else(String::new, chain);
+    match (status.message(), cause.as_str()) {
+        ("", "") => "the connection broke".to_owned(),
+        (message, "") => bounded(message),
+        ("", cause) => bounded(cause),
+        (message, cause) if cause.starts_with(message) => bounded(cause),
+        (message, cause) => bounded(&format!("{message}: {cause}")),
+    }
+}
+
+/// Cuts what came over the network to a length that fits a terminal, and takes control characters out.
+fn bounded(text: &str) -> String {
+    let printable = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    printable.take(2000).collect()
+}
+
+fn snake_case(text: &str) -> String {
+    let mut word = String::new();
+    for c in text.chars() {
+        if c.is_ascii_uppercase() && !word.is_empty() {
+            word.push('_');
+        }
+        word.push(c.to_ascii_lowercase());
+    }
+    word
+}
+
+impl Session {
+    /// Opens a context. Nothing is connected yet.
+    pub fn open(context: Context, jobs: usize, timeout: Duration) -> Result<Self, CtlError> {
+        let mesh = context::checked(context.mesh()?)?;
+        let file = |name| context.dir.join(name);
+        let tls = tls::client_config(&file("ca.pem"), &file("user.pem"), &file("user.key"))
+            .map_err(|error| {
+                CtlError::failed(format!("the context `{}` cannot be used", context.name))
+                    .because(error)
+            })?;
+        let peer = |address| Peer {
+            address,
+            channel: OnceCell::new(),
+        };
+        let addresses = mesh.addresses().into_iter();
+        let nodes = addresses
+            .map(|(name, address)| (name, peer(address)))
+            .collect();
+        Ok(Self {
+            inner: Arc::new(Inner {
+                context,
+                mesh,
+                tls,
+                nodes,
+                jobs: jobs.max(1),
+                timeout,
+                standing: Mutex::new("nothing was changed".to_owned()),
+            }),
+        })
+    }
+
+    /// The context.
+    pub fn context(&self) -> &Context {
+        &self.inner.context
+    }
+
+    /// The mesh.
+    pub fn mesh(&self) -> &MeshFile {
+        &self.inner.mesh
+    }
+
+    /// All members.
+    pub fn nodes(&self) -> BTreeSet<NodeName> {
+        self.inner.nodes.keys().cloned().collect()
+    }
+
+    /// The time limit per node and call.
+    pub fn timeout(&self) -> Duration {
+        self.inner.timeout
+    }
+
+    /// How many nodes are spoken to at once.
+    pub fn jobs(&self) -> usize {
+        self.inner.jobs
+    }
+
+    /// The named nodes, or all of them where none is named.
+    pub fn targets(&self, named: &[NodeName]) -> Result<BTreeSet<NodeName>, CtlError> {
+        if named.is_empty() {
+            return Ok(self.nodes());
+        }
+        let unknown: Vec<&str> = named
+            .iter()
+            .filter(|name| !self.inner.nodes.contains_key(*name))
+            .map(NodeName::as_str)
+            .collect();
+        if unknown.is_empty() {
+            return Ok(named.iter().cloned().collect());
+        }
+        let members: Vec<String> = self.nodes().iter().map(ToString::to_string).collect();
+        Err(CtlError::usage(format!(
+            "the mesh {} has no node {}",
+            self.inner.mesh.name,
+            unknown.join(", ")
+        ))
+        .hint(format!("its nodes are {}", members.join(", "))))
+    }
+
+    /// Says where things stand, for whoever presses Ctrl-C from now on.
+    pub fn set_standing(&self, sentence: impl Into<String>) {
+        let mut standing = self
+            .inner
+            .standing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *standing = sentence.into();
+    }
+
+    /// Where things stand.
+    pub fn standing(&self) -> String {
+        let standing = self
+            .inner
+            .standing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        standing.clone()
+    }
+
+    /// The channel to a node, connected on first use and shared afterwards. It connects again by
+    /// itself. Bound the call with a time limit.
+    pub async fn channel(&self, node: &NodeName) -> Result<Channel, Status> {
+        let peer = self
+            .inner
+            .nodes
+            .get(node)
+            .ok_or_else(|| Status::not_found(format!("{node} is not in the mesh file")))?;
+        let connect = || async {
+            tls::connect(Arc::clone(&self.inner.tls), &peer.address, node)
+                .await
+                .map_err(|error| {
+                    Status::unavailable(format!("{}: {}", peer.address, chain(&error)))
+                })
+        };
+        peer.channel.get_or_try_init(connect).await.cloned()
+    }
+
+    /// Calls one node within `limit`, connecting included.
+    pub async fn call<T, F, Fut>(&self, node: &NodeName, limit: Duration, call: F) -> Outcome<T>
+    where
+        F: FnOnce(Channel) -> Fut,
+        Fut: Future<Output = Result<T, Status>>,
+    {
+        let whole = async {
+            let channel = self.channel(node).await?;
+            call(channel).await
+        };
+        match tokio::time::timeout(limit, whole).await {
+            Ok(answer) => outcome_of(answer),
+            Err(_) => Outcome::TimedOut,
+        }
+    }
+
+    /// Calls many nodes with the command's own bounds; see [`Session::fan_out_within`].
+    pub async fn fan_out<T, F, Fut>(
+        &self,
+        nodes: &BTreeSet<NodeName>,
+        call: F,
+    ) -> BTreeMap<NodeName, Outcome<T>>
+    where
+        T: Send + 'static,
+        F: Fn(NodeName, Channel) -> Fut + Clone + Send + 'static,
+        Fut: Future<Output = Result<T, Status>> + Send + 'static,
+    {
+        self.fan_out_within(nodes, self.inner.jobs, self.inner.timeout, call)
+            .await
+    }
+
+    /// Calls many nodes, at most `jobs` at once, each within `limit` from when its turn comes,
+    /// connecting included. Exactly one outcome per node; no node's error touches another's call.
+    pub async fn fan_out_within<T, F, Fut>(
+        &self,
+        nodes: &BTreeSet<NodeName>,
+        jobs: usize,
+        limit: Duration,
+        call: F,
+    ) -> BTreeMap<NodeName, Outcome<T>>
+    where
+        T: Send + 'static,
+        F: Fn(NodeName, Channel) -> Fut + Clone + Send + 'static,
+        Fut: Future<Output = Result<T, Status>> + Send + 'static,
+    {
+        let turns = Arc::new(Semaphore::new(jobs.max(1)));
+        let mut running = JoinSet::new();
+        for node in nodes {
+            let (session, node, call, turns) =
+                (self.clone(), node.clone(), call.clone(), Arc::clone(&turns));
+            running.spawn(async move {
+                let _turn = turns.acquire_owned().await;
+                let named = node.clone();
+                let outcome = session
+                    .call(&node, limit, move |channel| call(named, channel))
+                    .await;
+                (node, outcome)
+            });
+        }
+        let mut outcomes = BTreeMap::new();
+        while let Some(ended) = running.join_next().await {
+            // A call that panicked is a fault of this program; its node gets an outcome below.
+            if let Ok((node, outcome)) = ended {
+                outcomes.insert(node, outcome);
+            }
+        }
+        for node in nodes {
+            outcomes
+                .entry(node.clone())
+                .or_insert_with(|| Outcome::Unreachable {
+                    why: "the call ended without an outcome".to_owned(),
+                });
+        }
+        outcomes
+    }
+}
+
+/// Clients with the bounds that both sides have agreed on.
+pub mod client {
+    use super::{Channel, MESSAGE_BYTES_MAX, v1};
+
+    macro_rules! client {
+        ($name:ident, $module:ident, $client:ident, $doc:literal) => {
+            #[doc = $doc]
+            pub fn $name(channel: Channel) -> v1::$module::$client<Channel> {
+                v1::$module::$client::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX)
+            }
+        };
+    }
+
+    client!(build, build_service_client, BuildServiceClient, "Builds.");
+    client!(
+        health,
+        health_service_client,
+        HealthServiceClient,
+        "Health."
+    );
+    client!(
+        journal,
+        journal_service_client,
+        JournalServiceClient,
+        "The journal."
+    );
+    client!(
+        mesh,
+        mesh_service_client,
+        MeshServiceClient,
+        "What agents ask each other."
+    );
+    client!(
+        node,
+        node_service_client,
+        NodeServiceClient,
+        "Where the node stands."
+    );
+    client!(
+        release,
+        release_service_client,
+        ReleaseServiceClient,
+        "Releases."
+    );
+    client!(
+        rollout,
+        rollout_service_client,
+        RolloutServiceClient,
+        "A proposer's steps."
+    );
+    client!(
+        snapshot,
+        snapshot_service_client,
+        SnapshotServiceClient,
+        "Snapshots."
+    );
+}

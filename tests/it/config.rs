@@ -1,0 +1,275 @@
+//! The agent's configuration: what is taken, and that all faults come together.
+
+use cbagent::config::{ChannelMode, Config, ConfigError};
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tempfile::TempDir;
+
+const MESH: &str = "name = \"shop\"\nenvironment = \"local\"\n[[member]]\nname = \"n1\"\naddress = \"10.0.0.1:7443\"\n";
+const LEAST: &str = r#"
+node = "n1"
+state_dir = "state"
+mesh_file = "mesh.toml"
+[tls]
+ca = "ca.pem"
+cert = "node.pem"
+key = "node.key"
+[service]
+program = "bin/cbddc"
+"#;
+
+/// A folder with a mesh file and a token.
+fn folder() -> TempDir {
+    let folder = TempDir::new().expect("a temporary folder");
+    fs::write(folder.path().join("mesh.toml"), MESH).expect("written");
+    let token = folder.path().join("token");
+    fs::write(&token, "s3cret-token\n").expect("written");
+    fs::set_permissions(token, fs::Permissions::from_mode(0o600)).expect("own file");
+    folder
+}
+
+fn parse(folder: &Path, text: &str) -> Result<Config, ConfigError> {
+    Config::parse(text, &folder.join("cbagent.toml"))
+}
+
+#[test]
+fn the_least_that_is_needed() {
+    let folder = folder();
+    let config = parse(folder.path(), LEAST).expect("enough");
+    assert_eq!(config.listen, "10.0.0.1:7443");
+    assert_eq!(config.state_dir, folder.path().join("state"));
+    assert_eq!(config.service.stop_timeout, Duration::from_secs(30));
+    assert_eq!(config.service.program, PathBuf::from("bin/cbddc"));
+    assert!(config.cbddc.is_none() && config.health.http.is_none());
+    assert_eq!(config.limits.snapshots_kept, 10);
+}
+
+#[test]
+fn everything_that_can_be_said() {
+    let folder = folder();
+    let listen = LEAST.replace("[tls]", "listen = \"127.0.0.1:0\"\n[tls]");
+    let text = format!(
+        r#"{listen}
+args = ["--settings", "a b"]
+env = {{ K = "V" }}
+working_dir = "/var/lib/x"
+databases = ["node.db", "/abs.db"]
+stop_timeout = "500ms"
+drain = ["/bin/drain", "now"]
+[cbddc]
+address = "127.0.0.1:4001"
+token_file = "token"
+channel = "secure"
+expected_peers = ["10.0.0.2:4001"]
+canary_writes = true
+[health]
+http = "http://127.0.0.1:5000/health"
+fall = 3
+min_free_disk = "1GiB"
+[limits]
+bundle_unpacked = "64MiB"
+[peers]
+poll = "1min"
+"#
+    );
+    let config = parse(folder.path(), &text).expect("all of it is known");
+    assert_eq!(config.listen, "127.0.0.1:0");
+    assert_eq!(
+        config.service.databases,
+        [folder.path().join("node.db"), "/abs.db".into()]
+    );
+    assert_eq!(config.service.stop_timeout, Duration::from_millis(500));
+    assert_eq!(config.health.min_free_disk, 1 << 30);
+    assert_eq!(config.peers.poll, Duration::from_secs(60));
+    let cbddc = config.cbddc.clone().expect("given");
+    assert_eq!(
+        (cbddc.node_id.as_str(), cbddc.channel),
+        ("n1", ChannelMode::Secure)
+    );
+    assert_eq!(cbddc.token.reveal(), "s3cret-token");
+    assert!(
+        !format!("{config:?}").contains("s3cret"),
+        "a secret is shown"
+    );
+}
+
+#[test]
+fn faults_are_named_one_by_one() {
+    for (change, with, said) in [
+        ("node = \"n1\"", "", "node: is missing"),
+        (
+            "node = \"n1\"",
+            "node = \"N1\"",
+            "node: node name `N1` is not valid",
+        ),
+        ("node = \"n1\"", "node = \"n9\"", "does not list n9"),
+        ("node = \"n1\"", "node = 1", "node: must be a text"),
+        (
+            "[tls]",
+            "stat_dir = \"x\"\n[tls]",
+            "stat_dir: there is no such key; known here: node, state_dir",
+        ),
+        (
+            "[tls]",
+            "listen = \"nowhere\"\n[tls]",
+            "listen: `nowhere` is not HOST:PORT",
+        ),
+        (
+            "[service]",
+            "[service]\nstop_timeout = 30",
+            "service.stop_timeout: must be a text",
+        ),
+        (
+            "[service]",
+            "[service]\nstop_timeout = \"30\"",
+            "service.stop_timeout: duration `30` is not valid",
+        ),
+        (
+            "[service]",
+            "[service]\nstop_timeout = \"0s\"",
+            "service.stop_timeout: must be from 1ms to 1d",
+        ),
+        (
+            "[service]",
+            "[service]\nargs = [1]",
+            "service.args: must be a list of texts",
+        ),
+        (
+            "[service]",
+            "[service]\nstop_timout = \"3s\"",
+            "service.stop_timout: there is no such key",
+        ),
+        (
+            "bin/cbddc",
+            "/usr/bin/cbddc",
+            "service.program: must be a path inside the build",
+        ),
+        (
+            "bin/cbddc",
+            "../cbddc",
+            "service.program: must be a path inside the build",
+        ),
+        (
+            "[service]",
+            "[healht]\n[service]",
+            "healht: there is no such key",
+        ),
+        (
+            "[service]",
+            "[health]\nhttp = \"https://x/\"\n[service]",
+            "health.http: must be a URL",
+        ),
+        (
+            "[service]",
+            "[health]\nfall = 0\n[service]",
+            "health.fall: must be a whole number from 1",
+        ),
+        (
+            "[service]",
+            "[limits]\nsnapshots_kept = 1\n[service]",
+            "limits.snapshots_kept: must be",
+        ),
+        (
+            "[service]",
+            "[limits]\nbundle_unpacked = \"4GB\"\n[service]",
+            "limits.bundle_unpacked: size `4GB`",
+        ),
+        (
+            "[service]",
+            "[cbddc]\naddress = \"x:0\"\ntoken_file = \"token\"\n[service]",
+            "cbddc.address: `x:0` is not HOST:PORT",
+        ),
+        (
+            "[service]",
+            "[cbddc]\naddress = \"x:1\"\ntoken_file = \"none\"\n[service]",
+            "cbddc.token_file: cannot read",
+        ),
+        (
+            "[service]",
+            "[cbddc]\naddress = \"x:1\"\ntoken_file = \"mesh.toml\"\n[service]",
+            "others may read",
+        ),
+        (
+            "[service]",
+            "[cbddc]\naddress = \"x:1\"\ntoken_file = \"token\"\nchannel = \"tls\"\n[service]",
+            "cbddc.channel: must be auto",
+        ),
+        ("mesh.toml", "none.toml", "mesh_file: "),
+        ("key = \"node.key\"", "", "tls.key: is missing"),
+    ] {
+        let folder = folder();
+        assert!(LEAST.contains(change), "{change}");
+        let error = parse(folder.path(), &LEAST.replacen(change, with, 1)).expect_err(said);
+        let ConfigError::Faults { faults, .. } = &error else {
+            panic!("{said}: {error}");
+        };
+        assert_eq!(faults.len(), 1, "{said}: {faults:?}");
+        assert!(error.to_string().contains(said), "{said}: {error}");
+    }
+}
+
+#[test]
+fn all_faults_come_together() {
+    let folder = folder();
+    let text = "nod = \"n1\"\nstate_dir = \"\"\n[tls]\nca = 1\n[service]\nstop_timeout = \"soon\"\n[peers]\npol = \"1s\"\n";
+    let error = parse(folder.path(), text).expect_err("nothing in it is right");
+    let ConfigError::Faults { faults, .. } = error else {
+        panic!("{error}");
+    };
+    for key in [
+        "nod:",
+        "node:",
+        "state_dir:",
+        "mesh_file:",
+        "tls.ca:",
+        "tls.cert:",
+        "tls.key:",
+        "service.program:",
+        "service.stop_timeout:",
+        "peers.pol:",
+    ] {
+        assert!(
+            faults.iter().any(|fault| fault.starts_with(key)),
+            "{key} is not among {faults:#?}"
+        );
+    }
+    assert!(matches!(
+        parse(folder.path(), "node = "),
+        Err(ConfigError::Syntax { .. })
+    ));
+}
+
+#[test]
+fn the_shipped_file_is_taken() {
+    let folder = folder();
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/config/cbagent.toml");
+    let text = fs::read_to_string(shipped).expect("packaging ships it");
+    let config = parse(folder.path(), &text).expect("it is an example");
+    // What its comments call defaults must be the defaults.
+    let spelled: String = text
+        .lines()
+        .map(|line| match line.strip_prefix("# ") {
+            Some(rest) if is_example(rest) => format!("{rest}\n"),
+            Some(_) | None => format!("{line}\n"),
+        })
+        .collect();
+    let spelled = parse(folder.path(), &spelled).expect("every key in a comment exists");
+    assert_eq!(spelled.service.stop_timeout, config.service.stop_timeout);
+    assert_eq!(spelled.service.ready_timeout, config.service.ready_timeout);
+    assert_eq!(spelled.service.sync_interval, config.service.sync_interval);
+    assert_eq!(
+        spelled.service.command_timeout,
+        config.service.command_timeout
+    );
+    assert_eq!(spelled.health, config.health);
+    assert_eq!(spelled.limits, config.limits);
+    assert_eq!(spelled.peers, config.peers);
+    assert_eq!(spelled.service.undrain, ["/usr/local/bin/undrain"]);
+}
+
+fn is_example(line: &str) -> bool {
+    line.split_once(" = ")
+        .is_some_and(|(key, _)| key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
+}
