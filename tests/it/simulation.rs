@@ -116,7 +116,11 @@ fn drawn() -> BTreeSet<(String, String)> {
         // `A ─why→ B ─why→ C`: every other part is a phase.
         let line = line.trim_start_matches("//!").to_lowercase();
         let parts: Vec<_> = line.split(['─', '→']).map(str::trim).collect();
-        let phases: Vec<_> = parts.iter().step_by(2).filter(|part| !part.is_empty()).collect();
+        let phases: Vec<_> = parts
+            .iter()
+            .step_by(2)
+            .filter(|part| !part.is_empty())
+            .collect();
         for pair in phases.windows(2) {
             drawn.insert((pair[0].to_string(), pair[1].to_string()));
         }
@@ -129,11 +133,17 @@ fn compare_with_the_drawing(seen: &BTreeSet<(&'static str, &'static str)>) {
     let is_drawn = |from: &str, to: &str| drawn.contains(&(from.to_owned(), to.to_owned()));
     for (from, to) in seen {
         let by_way_of_steady = is_drawn(from, "steady") && is_drawn("steady", to);
-        assert!(is_drawn(from, to) || by_way_of_steady, "{from} -> {to} was seen and is not drawn in phase.rs");
+        assert!(
+            is_drawn(from, to) || by_way_of_steady,
+            "{from} -> {to} was seen and is not drawn in phase.rs"
+        );
     }
     for (from, to) in &drawn {
         let was_seen = seen.contains(&(from.as_str(), to.as_str()));
-        assert!(was_seen, "{from} -> {to} is drawn in phase.rs and was never seen");
+        assert!(
+            was_seen,
+            "{from} -> {to} is drawn in phase.rs and was never seen"
+        );
     }
 }
 

@@ -210,7 +210,10 @@ impl Client {
             .expect("commands come from a proposer");
         // The worst moment to die: some votes are asked for, others are not.
         let mut left = usize::MAX;
-        let votes = commands.iter().filter(|c| matches!(c, Command::Vote(..))).count();
+        let votes = commands
+            .iter()
+            .filter(|c| matches!(c, Command::Vote(..)))
+            .count();
         if votes > 0 && mesh.strikes(150) {
             left = mesh.random.index(votes + 1);
         }

@@ -632,7 +632,11 @@ impl Mesh {
     fn take_gossip(&mut self, host: usize, from: usize, view: &RegisterView) {
         // In any order, and not always to the end: an agent may crash in the middle of it.
         let first = self.random.below(3);
-        let parts = if self.healed { 3 } else { self.random.between(1, 3) };
+        let parts = if self.healed {
+            3
+        } else {
+            self.random.between(1, 3)
+        };
         for part in 0..parts {
             match (first + part) % 3 {
                 0 => {
@@ -699,7 +703,10 @@ impl Mesh {
             }
         };
         if let Some(words) = words
-            && (!(words == "tick" || words.starts_with("Exited") || words.starts_with("hear ") || words.starts_with("learn "))
+            && (!(words == "tick"
+                || words.starts_with("Exited")
+                || words.starts_with("hear ")
+                || words.starts_with("learn "))
                 || !taken.entries.is_empty())
         {
             let entries: Vec<_> = taken.entries.iter().map(|e| e.kind).collect();
