@@ -11,6 +11,7 @@ mod fixture_faults;
 mod fixture_sync;
 mod process;
 mod quiesce;
+mod simulation;
 mod snapshots;
 mod tls;
 mod vectors;

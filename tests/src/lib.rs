@@ -3,6 +3,7 @@
 pub mod bins;
 pub mod fixture;
 pub mod ground;
+pub mod sim;
 mod small_disk;
 
 pub use small_disk::SmallDisk;
