@@ -8,7 +8,6 @@ use cbddc_domain::proposer::MeshVerdict;
 use cbddc_domain::replication::{MeshWatch, PeerView};
 use cbddc_proto::v1;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::PoisonError;
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -21,8 +20,6 @@ pub struct MeshChecker {
     session: Session,
     members: BTreeSet<NodeName>,
     memory: Mutex<Memory>,
-    /// Nodes on which nothing was rolled out yet: there is nothing to ask.
-    empty: std::sync::Mutex<BTreeSet<NodeName>>,
 }
 
 #[derive(Default)]
@@ -41,17 +38,6 @@ impl MeshChecker {
             session,
             members,
             memory: Mutex::default(),
-            empty: std::sync::Mutex::default(),
-        }
-    }
-
-    /// A node was looked at: whether anything was ever rolled out there.
-    pub fn saw(&self, node: &NodeName, empty: bool) {
-        let mut known = self.empty.lock().unwrap_or_else(PoisonError::into_inner);
-        if empty {
-            known.insert(node.clone());
-        } else {
-            known.remove(node);
         }
     }
 
@@ -77,21 +63,12 @@ impl MeshChecker {
         }
         let since_wall_ms = memory.since_wall_ms.unwrap_or_default();
         let (mut views, mut silent, mut news) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
-        let empty = self
-            .empty
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        for node in &empty {
-            news.push(format!(
-                "{node} is left out of the mesh check: nothing runs there yet"
-            ));
-        }
         for (node, outcome) in self.observe(since_wall_ms, 0).await {
             match outcome {
-                _ if empty.contains(&node) => {}
                 Outcome::Ok(answer) => drop(views.insert(node, view(answer))),
-                Outcome::Refused { word, message } if word == "not_configured" => {
+                Outcome::Refused { word, message }
+                    if word == "not_configured" || word == "nothing_runs" =>
+                {
                     news.push(format!("{node} is left out of the mesh check: {message}"));
                 }
                 Outcome::Refused { .. } | Outcome::Unreachable { .. } | Outcome::TimedOut => {

@@ -130,9 +130,6 @@ impl Driver {
         loop {
             let limit = self.session.timeout();
             if let Reply::Ok(shown) = self.session.call(&node, limit, look).await {
-                let waits = matches!(shown.phase.as_str(), "steady" | "prepared");
-                self.checker
-                    .saw(&node, waits && shown.view.running.is_none());
                 let answer = Answer::Shown(node.clone(), Box::new(shown));
                 if self.told.send(answer).await.is_err() {
                     return;

@@ -1,8 +1,10 @@
 //! The harness: what the tests, the demo and the benchmarks share.
 
 pub mod bins;
+pub mod demo;
 pub mod fixture;
 pub mod ground;
+pub mod mesh;
 pub mod sim;
 mod small_disk;
 

@@ -111,6 +111,17 @@ impl NodeProtocol {
         &self.settings
     }
 
+    /// The peers that it is expected to join and that accept connections now.
+    pub async fn expected_peers_up(&self) -> Vec<String> {
+        let mut up = Vec::new();
+        for peer in &self.settings.expected_peers {
+            if is_up(peer).await {
+                up.push(peer.clone());
+            }
+        }
+        up
+    }
+
     /// The `cbddc` check. A node that was in order is not asked again for a while.
     pub async fn measure(&self, supervisor: &dyn Supervisor) -> Measurement {
         let process = match supervisor.state().await {
@@ -169,8 +180,12 @@ impl NodeProtocol {
 
     async fn judge_joined(&self, memory: &mut Memory, joined: &[String]) -> (Status, String) {
         memory.joined_once.extend(joined.iter().cloned());
-        let mut missing = self.expected_up().await;
-        missing.retain(|peer| !joined.contains(peer));
+        let mut missing = Vec::new();
+        for peer in &self.settings.expected_peers {
+            if !joined.contains(peer) && is_up(peer).await {
+                missing.push(peer.clone());
+            }
+        }
         if missing.is_empty() {
             memory.missing_since = None;
             let count = joined.len();
@@ -190,17 +205,6 @@ impl NodeProtocol {
             return (Status::Degraded, text);
         }
         (Status::Unhealthy, text)
-    }
-
-    /// The expected peers that are up: one that is down cannot have been joined.
-    pub async fn expected_up(&self) -> Vec<String> {
-        let mut up = Vec::new();
-        for peer in &self.settings.expected_peers {
-            if is_up(peer).await {
-                up.push(peer.clone());
-            }
-        }
-        up
     }
 
     /// Reads clocks, events since a moment, and clocks again.

@@ -6,6 +6,7 @@ use crate::error_chain;
 use cbddc_domain::health::judge;
 use cbddc_domain::hlc::VectorClock;
 use cbddc_domain::oplog::{Operation, OplogEntry};
+use cbddc_domain::phase::Phase;
 use cbddc_proto::v1;
 use cbddc_proto::v1::health_service_server::HealthService;
 use tonic::{Code, Request, Response, Status};
@@ -24,12 +25,12 @@ impl HealthService for Services {
         let judgement = judge(&measurements);
         let message = |measurement: &cbddc_domain::health::Measurement| v1::Measurement {
             check: measurement.check.as_str().to_owned(),
-            status: measurement.status.as_str().to_owned(),
+            status: measurement.status.as_str().to_lowercase(),
             detail: measurement.detail.clone(),
             took_ms: measurement.took_ms,
         };
         Ok(Response::new(v1::GetHealthResponse {
-            status: judgement.status.as_str().to_owned(),
+            status: judgement.status.as_str().to_lowercase(),
             reasons: judgement.reasons,
             measurements: measurements.iter().map(message).collect(),
         }))
@@ -45,6 +46,18 @@ impl HealthService for Services {
             let text = "no `[cbddc]` section is configured on this host, so replication cannot be looked at";
             return Err(refuse(Code::FailedPrecondition, "not_configured", text));
         };
+        match self.engine.node().phase {
+            Phase::Steady { running: None } | Phase::Prepared { running: None, .. } => {
+                let text = "nothing was rolled out to this node yet";
+                return Err(refuse(Code::FailedPrecondition, "nothing_runs", text));
+            }
+            Phase::Steady { .. }
+            | Phase::Prepared { .. }
+            | Phase::Switching(_)
+            | Phase::Probation(_)
+            | Phase::Reverting(_)
+            | Phase::Stuck { .. } => {}
+        }
         let observed = protocol.observe(request.since_wall_ms).await;
         let observed = observed
             .map_err(|error| refuse(Code::Unavailable, "node_unreachable", error_chain(&error)))?;
@@ -54,7 +67,8 @@ impl HealthService for Services {
         };
         let settings = protocol.settings();
         let mut message = view(observed, limit);
-        message.expected = protocol.expected_up().await;
+        // A peer that is not up cannot be joined; whoever asks hears that from its own agent.
+        message.expected = protocol.expected_peers_up().await;
         message.target_collections = settings.target_collections.clone();
         message.wall_ms = self.world.now().wall_ms;
         Ok(Response::new(message))

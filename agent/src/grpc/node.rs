@@ -86,7 +86,7 @@ impl Services {
             epoch: rollout_epoch(node).map(Into::into),
             probation_left_ms,
             probation_clean,
-            health: health.judgement.status.as_str().to_owned(),
+            health: health.judgement.status.as_str().to_lowercase(),
             health_reasons: health.judgement.reasons.clone(),
             lease_holder: lease.map(|lease| lease.holder.clone()).unwrap_or_default(),
             lease_what: lease.map(|lease| lease.what.clone()).unwrap_or_default(),

@@ -1,0 +1,304 @@
+//! A real mesh, end to end: agents, nodes and the client as an admin meets them.
+
+use cbddc_tests::mesh::{MeshOptions, Ran, TestMesh, Writer};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use serde_json::Value;
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+fn of_node(nodes: &Value, name: &str) -> Value {
+    let nodes = nodes["nodes"].as_array().expect("a list of nodes");
+    let found = nodes.iter().find(|node| node["node"] == name);
+    found.expect("the node is listed").clone()
+}
+
+#[test]
+fn an_empty_mesh_answers_and_takes_builds() {
+    let mesh = TestMesh::start(MeshOptions::default());
+    let status = mesh.cbctl(&["status", "-o", "json"]).expect(0).json();
+    for node in ["n1", "n2", "n3"] {
+        let node = of_node(&status, node);
+        assert_eq!(node["outcome"], "ok");
+        assert_eq!(node["result"]["phase"], "steady");
+        assert_eq!(node["result"]["generation"], Value::Null);
+    }
+
+    mesh.make_build("1.0", "");
+    let again = mesh.pack_build("1.1", "drop-every=1");
+    let again = again.to_string_lossy();
+    let pushed = mesh.cbctl(&["build", "push", &again, "--node", "n2"]);
+    assert!(pushed.expect(0).stdout.contains("stored"));
+    let pushed = mesh.cbctl(&["build", "push", &again, "--node", "n2"]);
+    assert!(pushed.expect(0).stdout.contains("was there"));
+    let builds = mesh
+        .cbctl(&["build", "list", "-o", "json"])
+        .expect(0)
+        .json();
+    for (node, expected) in [("n1", 1), ("n2", 2), ("n3", 1)] {
+        let node = of_node(&builds, node);
+        let builds = node["result"]["builds"].as_array().expect("a list");
+        assert_eq!(builds.len(), expected, "{node}");
+        assert!(builds.iter().all(|build| build["current"] == false));
+    }
+
+    // Nothing runs, and the commands that only look say so.
+    let history = mesh.cbctl(&["node", "history", "n1", "-o", "json"]);
+    history.expect(0);
+    let health = mesh.cbctl(&["health", "show"]);
+    assert_eq!(health.code, 8, "{health}");
+    mesh.cbctl(&["snapshot", "list"]).expect(0);
+    mesh.cbctl(&["release", "list"]).expect(0);
+    let journal = mesh.cbctl(&["journal", "list"]).expect(0);
+    assert!(journal.stdout.contains("cbddc@1.0"), "{journal}");
+    assert!((0..3).all(|index| mesh.node_pid(index).is_none()));
+}
+
+/// What no refused command may change: what each node runs, holds and has voted for.
+fn state(mesh: &TestMesh) -> Vec<Value> {
+    let status = mesh.status();
+    let builds = mesh
+        .cbctl(&["build", "list", "-o", "json"])
+        .expect(0)
+        .json();
+    let of = |node: &Value| {
+        let result = &node["result"];
+        let builds = &of_node(&builds, node["node"].as_str().expect("a name"))["result"]["builds"];
+        serde_json::json!([node["node"], result["phase"], result["generation"], builds])
+    };
+    let nodes = status["nodes"].as_array().expect("a list");
+    nodes.iter().map(of).collect()
+}
+
+/// It failed with this code, and says so with these words.
+#[track_caller]
+fn refused(ran: &Ran, code: i32, words: &str) {
+    assert_eq!(ran.code, code, "{ran}");
+    assert!(ran.stderr.contains(words), "no `{words}` in {ran}");
+}
+
+#[test]
+fn bad_input_is_refused_and_changes_nothing() {
+    let mesh = TestMesh::start(MeshOptions::default());
+    let bundle = mesh.make_build("1.0", "");
+    let before = state(&mesh);
+
+    for line in [
+        "status --node n9",
+        "health show --node n9",
+        "build list --node n1,n9",
+        "journal list --node n9",
+        "node history n9",
+        "snapshot restore s1 --node n9 --yes",
+        "rollout start --build cbddc@1.0 --node n9 --yes",
+    ] {
+        let words: Vec<&str> = line.split(' ').collect();
+        let ran = mesh.cbctl(&words);
+        assert_ne!(ran.code, 0, "{ran}");
+        assert!(ran.stderr.contains("n9"), "{ran}");
+        assert!(ran.stdout.is_empty(), "{ran}");
+    }
+
+    let ran = mesh.cbctl(&[
+        "rollout",
+        "start",
+        "--build",
+        "cbddc@9.9",
+        "--mesh",
+        "--yes",
+    ]);
+    assert_ne!(ran.code, 0, "{ran}");
+    assert!(ran.stderr.contains("cbddc@9.9"), "{ran}");
+    let ran = mesh.cbctl(&["rollback", "--mesh", "--yes", "--to", "cbddc@9.9"]);
+    assert_ne!(ran.code, 0, "{ran}");
+    let ran = mesh.cbctl(&["rollback", "--mesh", "--yes"]);
+    assert_ne!(ran.code, 0, "there is nothing to go back to: {ran}");
+    let ran = mesh.cbctl(&["snapshot", "restore", "s1", "--node", "n1", "--yes"]);
+    assert_ne!(ran.code, 0, "{ran}");
+    // Nobody is asked where nobody can answer.
+    let ran = mesh.cbctl(&["rollout", "start", "--build", "cbddc@1.0", "--mesh"]);
+    assert_ne!(ran.code, 0, "{ran}");
+    assert!(ran.stderr.contains("--yes"), "{ran}");
+
+    // The same version with other bytes, cut off and altered.
+    let bytes = fs::read(&bundle).expect("the bundle");
+    let cut = mesh.root().join("cut.cbundle");
+    fs::write(&cut, &bytes[..bytes.len() / 2]).expect("a file");
+    let ran = mesh.cbctl(&["build", "push", "cut.cbundle"]);
+    assert_ne!(ran.code, 0, "{ran}");
+    let mut altered = bytes.clone();
+    let middle = altered.len() / 2;
+    altered[middle] ^= 1;
+    fs::write(mesh.root().join("altered.cbundle"), altered).expect("a file");
+    let ran = mesh.cbctl(&["build", "push", "altered.cbundle"]);
+    assert!(ran.code != 0 || ran.stdout.contains("was there"), "{ran}");
+
+    assert_eq!(state(&mesh), before);
+    assert!((0..3).all(|index| mesh.node_pid(index).is_none()));
+}
+
+#[test]
+fn an_unknown_key_keeps_the_agent_from_starting() {
+    let mut mesh = TestMesh::start(MeshOptions {
+        nodes: 1,
+        ..MeshOptions::default()
+    });
+    mesh.stop_agent(0);
+    let config = mesh.node(0).config();
+    let good = fs::read_to_string(&config).expect("the configuration");
+    fs::write(&config, format!("{good}frobnicate = true\n[nonsense]\n")).expect("a file");
+    for word in ["check", "run"] {
+        let ran = mesh.cbagent(0, word);
+        refused(&ran, 1, "frobnicate");
+        assert!(ran.stderr.contains("nonsense"), "all faults at once: {ran}");
+    }
+    assert_eq!(mesh.status_of(0)["outcome"], "unreachable");
+    fs::write(&config, good).expect("a file");
+    mesh.start_agent(0);
+}
+
+#[test]
+fn strangers_are_refused() {
+    let mesh = TestMesh::start(MeshOptions::default());
+    let other = TestMesh::prepare(MeshOptions::default());
+
+    // An admin of another mesh of the same name, who knows the addresses and the authority.
+    let folder = mesh.root().join("stranger");
+    let context = folder.join("contexts/shop");
+    fs::create_dir_all(&context).expect("a folder");
+    fs::write(folder.join("current"), "shop\n").expect("a file");
+    for (mesh, file) in [
+        (&mesh, "mesh.toml"),
+        (&mesh, "ca.pem"),
+        (&other, "user.pem"),
+        (&other, "user.key"),
+    ] {
+        let from = mesh.cbctl_config().join("contexts/shop").join(file);
+        fs::copy(from, context.join(file)).expect("a copy");
+    }
+    for line in ["status -o json", "journal list -o json"] {
+        let words: Vec<&str> = line.split(' ').collect();
+        let mut command = mesh.cbctl_command(&words);
+        command.env("CBCTL_CONFIG", &folder);
+        let ran = mesh.run(line, command);
+        assert_ne!(ran.code, 0, "{ran}");
+        for node in ["n1", "n2", "n3"] {
+            assert_ne!(of_node(&ran.json(), node)["outcome"], "ok", "{ran}");
+        }
+    }
+
+    // No certificate at all.
+    let said = without_certificate(&mesh).expect_err("the agent does not serve strangers");
+    assert!(said.contains("CertificateRequired"), "{said}");
+    // No TLS at all.
+    let mut plain = TcpStream::connect(("127.0.0.1", mesh.node(0).agent_port)).expect("a port");
+    plain.set_read_timeout(Some(LIMIT)).expect("a limit");
+    plain
+        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        .expect("sent");
+    let mut answer = Vec::new();
+    let _ = plain.read_to_end(&mut answer);
+    let is_alert = |answer: &[u8]| answer.is_empty() || answer[0] == 21;
+    assert!(is_alert(&answer), "an answer without TLS: {answer:?}");
+
+    mesh.cbctl(&["status"]).expect(0);
+}
+
+/// Speaks TLS to the first agent without a certificate; what the agent answers to that.
+fn without_certificate(mesh: &TestMesh) -> Result<Vec<u8>, String> {
+    let mut roots = RootCertStore::empty();
+    let ca = mesh.cbctl_config().join("contexts/shop/ca.pem");
+    let ca = CertificateDer::from_pem_file(ca).expect("a certificate");
+    roots.add(ca).expect("an authority");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("TLS 1.3")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let name = ServerName::try_from("n1").expect("a name");
+    let connection = ClientConnection::new(Arc::new(config), name).expect("a connection");
+    let stream = TcpStream::connect(("127.0.0.1", mesh.node(0).agent_port)).expect("a port");
+    stream.set_read_timeout(Some(LIMIT)).expect("a limit");
+    let mut stream = StreamOwned::new(connection, stream);
+    let mut answer = vec![0; 64];
+    let sent = stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    let read = sent.and_then(|()| stream.read(&mut answer));
+    read.map(|length| answer[..length].to_vec())
+        .map_err(|error| format!("{error:?}"))
+}
+
+#[test]
+fn the_journal_is_followed_until_ctrl_c() {
+    let mesh = TestMesh::start(MeshOptions::default());
+    mesh.make_build("1.0", "");
+    let mut follow = mesh.cbctl_spawn(&["journal", "follow", "--limit", "1"]);
+    mesh.wait_for("what was is shown", LIMIT, |_| {
+        follow.stdout().contains("cbddc@1.0").then_some(())
+    });
+    mesh.make_build("1.1", "");
+    mesh.wait_for("what comes is shown", LIMIT, |_| {
+        let of_11 = follow.stdout().matches("cbddc@1.1").count();
+        (of_11 >= 3).then_some(())
+    });
+    follow.interrupt();
+    let ran = follow.wait(LIMIT);
+    assert_eq!(ran.code, 130, "{ran}");
+}
+
+#[test]
+fn a_release_comes_in_waves_and_goes_again() {
+    let mut mesh = TestMesh::start(MeshOptions::default());
+    mesh.make_build("1.0", "");
+    mesh.cbctl(&mesh.rollout("1.0")).expect(0);
+    mesh.wait_until_all_run("1.0", LIMIT);
+    let writer = Writer::start(&mesh, "orders");
+    mesh.wait_for("documents are written", LIMIT, |_| {
+        (writer.acknowledged() > 30).then_some(())
+    });
+
+    mesh.make_build("1.1", "");
+    mesh.cbctl(&mesh.rollout("1.1")).expect(0);
+    mesh.wait_until_all_run("1.1", LIMIT);
+    assert_eq!(mesh.stats(0).expect("the node answers")["version"], "1.1");
+    mesh.cbctl(&["health", "show"]).expect(0);
+    let history = mesh.cbctl(&["node", "history", "n2"]).expect(0);
+    for version in ["cbddc@1.0", "cbddc@1.1"] {
+        assert!(history.stdout.contains(version), "{history}");
+    }
+    let snapshots = mesh
+        .cbctl(&["snapshot", "list", "-o", "json"])
+        .expect(0)
+        .json();
+    let taken = of_node(&snapshots, "n3")["result"].to_string();
+    assert!(taken.contains("before an activation"), "{taken}");
+
+    // The node outlives its agent, and is found again.
+    let node = mesh.node_pid(1).expect("the node runs");
+    mesh.kill_agent(1);
+    assert_eq!(mesh.node_pid(1), Some(node));
+    mesh.start_agent(1);
+    mesh.wait_until_all_run("1.1", LIMIT);
+    assert_eq!(mesh.node_pid(1), Some(node));
+
+    mesh.cbctl(&["rollback", "--mesh", "--yes", "--reason", "slow"])
+        .expect(0);
+    mesh.wait_until_all_run("1.0", LIMIT);
+    assert_ne!(mesh.node_pid(1), Some(node));
+    // What was revoked does not come back.
+    let ran = mesh.cbctl(&mesh.rollout("1.1"));
+    assert_ne!(ran.code, 0, "{ran}");
+    mesh.wait_until_all_run("1.0", LIMIT);
+
+    let count = mesh.count_documents(&writer.stop(), LIMIT);
+    assert!(count.acknowledged > 30 && count.is_clean(), "{count:?}");
+    let actors: Vec<Value> = mesh.journal(0).iter().map(|e| e["actor"].clone()).collect();
+    assert!(actors.contains(&Value::from("ana")), "{actors:?}");
+}

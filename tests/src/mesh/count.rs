@@ -1,0 +1,98 @@
+//! Counts documents in the databases themselves: what is lost, what is there twice.
+
+use super::writer::Written;
+use super::{TestMesh, interrupt};
+use rusqlite::{Connection, OpenFlags};
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How often the databases are counted while nodes still replicate.
+const AGAIN_AFTER: Duration = Duration::from_millis(100);
+
+/// What the databases of all nodes hold of what was written.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Count {
+    /// How many documents were acknowledged.
+    pub acknowledged: usize,
+    /// How many of them each node holds.
+    pub present: Vec<(String, usize)>,
+    /// The acknowledged ones that are missing, as `NODE: KEY`.
+    pub lost: Vec<String>,
+    /// The events that a node holds twice, as `NODE: KEY`.
+    pub doubled: Vec<String>,
+}
+
+impl Count {
+    /// True when nothing is lost and nothing is there twice.
+    pub fn is_clean(&self) -> bool {
+        self.lost.is_empty() && self.doubled.is_empty()
+    }
+}
+
+impl TestMesh {
+    /// Counts until every node holds every acknowledged document, or the limit is over.
+    #[track_caller]
+    pub fn count_documents(&self, written: &Written, limit: Duration) -> Count {
+        let until = Instant::now() + limit;
+        loop {
+            let count = self.count_once(written);
+            if count.lost.is_empty() || Instant::now() >= until {
+                return count;
+            }
+            interrupt::check();
+            std::thread::sleep(AGAIN_AFTER);
+        }
+    }
+
+    fn count_once(&self, written: &Written) -> Count {
+        let mut count = Count {
+            acknowledged: written.acknowledged.len(),
+            ..Count::default()
+        };
+        for node in self.nodes() {
+            let held = read(&node.database(), &written.collection)
+                .unwrap_or_else(|error| panic!("cannot count at {}: {error}", node.name));
+            let missing = |key: &&String| !held.keys.contains(*key);
+            let lost: Vec<&String> = written.acknowledged.iter().filter(missing).collect();
+            let present = written.acknowledged.len() - lost.len();
+            count.present.push((node.name.clone(), present));
+            let named = |key: &String| format!("{}: {key}", node.name);
+            count.lost.extend(lost.into_iter().map(named));
+            count.doubled.extend(held.doubled.iter().map(named));
+        }
+        count
+    }
+}
+
+struct Held {
+    keys: BTreeSet<String>,
+    doubled: BTreeSet<String>,
+}
+
+/// The documents of a collection that are also in the log of events; and the events, of any
+/// collection, that are there more than once. The writer writes each key once, so each has one event.
+fn read(database: &Path, collection: &str) -> rusqlite::Result<Held> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Connection::open_with_flags(database, flags)?;
+    db.busy_timeout(Duration::from_secs(5))?;
+    let set = |sql: &str, parameters: &[&dyn rusqlite::ToSql]| {
+        db.prepare(sql)?
+            .query_map(parameters, |row| row.get(0))?
+            .collect::<rusqlite::Result<BTreeSet<String>>>()
+    };
+    let keys = set(
+        r#"SELECT d."Key" FROM "Documents" d JOIN "Oplog" o USING ("Collection", "Key")
+           WHERE d."Collection" = ? AND d."JsonData" IS NOT NULL"#,
+        &[&collection],
+    )?;
+    let mut doubled = set(
+        r#"SELECT "Key" FROM "Oplog" WHERE "Collection" = ? GROUP BY "Key" HAVING count(*) > 1"#,
+        &[&collection],
+    )?;
+    doubled.extend(set(
+        r#"SELECT min("Key") FROM "Oplog" WHERE "Hash" <> '' GROUP BY "Hash" HAVING count(*) > 1"#,
+        &[],
+    )?);
+    Ok(Held { keys, doubled })
+}

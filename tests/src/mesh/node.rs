@@ -1,0 +1,240 @@
+//! One host of the mesh: its folder, its ports, its agent.
+
+use super::options::{MeshOptions, text_of};
+use super::processes::Process;
+use super::wait_for;
+use crate::bins::binary;
+use rustix::process::Signal;
+use serde::Serialize;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// The token of the nodes' cluster.
+const TOKEN: &str = "a-token-for-tests";
+
+/// How long an agent that was asked to stop may take.
+const STOP_LIMIT: Duration = Duration::from_secs(15);
+
+/// One host.
+#[derive(Debug)]
+pub struct TestNode {
+    /// Its name.
+    pub name: String,
+    /// Where its agent keeps everything.
+    pub folder: PathBuf,
+    /// Where its agent listens.
+    pub agent_port: u16,
+    /// Where its node listens for peers.
+    pub sync_port: u16,
+    /// Where its node listens for HTTP.
+    pub http_port: u16,
+    agent: Option<Child>,
+}
+
+impl TestNode {
+    /// A host in the mesh's folder, with these three ports.
+    pub(super) fn new(mesh: &Path, index: usize, ports: &[u16]) -> Self {
+        let name = format!("n{}", index + 1);
+        Self {
+            folder: mesh.join(&name),
+            name,
+            agent_port: ports[0],
+            sync_port: ports[1],
+            http_port: ports[2],
+            agent: None,
+        }
+    }
+
+    /// The node's database.
+    pub fn database(&self) -> PathBuf {
+        self.folder.join("node.db")
+    }
+
+    /// What the agent writes to its log.
+    pub fn agent_log(&self) -> PathBuf {
+        self.folder.join("agent.log")
+    }
+
+    /// What the node writes to its log.
+    pub fn node_log(&self) -> PathBuf {
+        self.folder.join("state/node.log")
+    }
+
+    /// The agent's configuration.
+    pub fn config(&self) -> PathBuf {
+        self.folder.join("cbagent.toml")
+    }
+
+    /// Writes all files but the certificates, which `cbctl mesh issue` wrote to the folder.
+    pub(super) fn write_files(&self, options: &MeshOptions, others: &[&Self]) {
+        let mut token = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(self.folder.join("token"))
+            .expect("the token file is new");
+        writeln!(token, "{TOKEN}").expect("the token file can be written");
+        let settings = self.folder.join("appsettings.json");
+        fs::write(settings, self.settings(options, others)).expect("the settings can be written");
+        fs::write(self.config(), self.agent_config(options, others))
+            .expect("the configuration can be written");
+    }
+
+    /// What the fixture node is told, in the form that real nodes use.
+    fn settings(&self, options: &MeshOptions, others: &[&Self]) -> String {
+        let peer = |other: &&Self| serde_json::json!({ "NodeId": other.name, "Host": "127.0.0.1", "Port": other.sync_port });
+        let peers: Vec<_> = others.iter().map(peer).collect();
+        let interval = options.sync_interval.as_millis();
+        let settings = serde_json::json!({
+            "EntglDb": {
+                "NodeName": self.name,
+                "Port": self.sync_port,
+                "AuthToken": TOKEN,
+                "KnownPeers": peers,
+            },
+            "Database": { "Path": self.database() },
+            "Fixture": {
+                "Http": self.http_port,
+                "IntervalMs": interval as u64,
+                "MaxBackoffMs": 2 * interval as u64,
+            },
+        });
+        format!("{settings:#}\n")
+    }
+
+    fn agent_config(&self, options: &MeshOptions, others: &[&Self]) -> String {
+        let peers: Vec<String> = others
+            .iter()
+            .map(|other| format!("127.0.0.1:{}", other.sync_port))
+            .collect();
+        let settings = self.folder.join("appsettings.json");
+        format!(
+            r#"node = {name}
+state_dir = "state"
+mesh_file = "mesh.toml"
+
+[tls]
+ca = "ca.pem"
+cert = "node.pem"
+key = "node.key"
+
+[service]
+program = "bin/cbddc"
+args = ["--settings", {settings}]
+env = {{ FIXTURE_NODE = {fixture} }}
+databases = ["node.db"]
+stop_timeout = "5s"
+ready_timeout = "10s"
+sync_interval = "{sync}"
+
+[cbddc]
+address = "127.0.0.1:{sync_port}"
+token_file = "token"
+expected_peers = {peers}
+target_collections = {collections}
+canary_writes = {canary}
+
+[health]
+http = "http://127.0.0.1:{http_port}/health"
+interval = "{health}"
+min_free_disk = "1MiB"
+
+[peers]
+poll = "{poll}"
+ask_limit = "{ask}"
+call_timeout = "2s"
+{extra}"#,
+            name = quoted(&self.name),
+            settings = quoted(&settings),
+            fixture = quoted(&binary("fixture-node")),
+            sync = text_of(options.sync_interval),
+            sync_port = self.sync_port,
+            peers = quoted(&peers),
+            collections = quoted(&options.target_collections),
+            canary = options.canary_writes,
+            http_port = self.http_port,
+            health = text_of(options.health_interval),
+            poll = text_of(options.peers_poll),
+            ask = text_of(options.ask_limit),
+            extra = options.extra_config,
+        )
+    }
+
+    /// Starts the agent; does not wait for it.
+    #[track_caller]
+    pub(super) fn spawn_agent(&mut self) {
+        assert!(self.agent.is_none(), "the agent of {} runs", self.name);
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.agent_log())
+            .expect("the agent's log can be opened");
+        let mut command = Command::new(binary("cbagent"));
+        command
+            .arg("run")
+            .arg("--config")
+            .arg(self.config())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            // Ctrl-C at the terminal is for whoever started the mesh, not for its agents.
+            .process_group(0);
+        self.agent = Some(command.spawn().expect("cbagent can be started"));
+    }
+
+    /// The agent's process, while it lives.
+    pub fn agent_process(&self) -> Option<Process> {
+        self.agent
+            .as_ref()
+            .and_then(|agent| Process::of(agent.id()))
+    }
+
+    /// True when the agent was started and ended by itself.
+    pub(super) fn agent_ended(&mut self) -> bool {
+        self.agent
+            .as_mut()
+            .is_some_and(|agent| !matches!(agent.try_wait(), Ok(None)))
+    }
+
+    /// Kills the agent as `kill -9` does.
+    pub fn kill_agent(&mut self) {
+        if let Some(mut agent) = self.agent.take() {
+            let _ = agent.kill();
+            let _ = agent.wait();
+        }
+    }
+
+    /// Asks the agent to stop and waits for it.
+    #[track_caller]
+    pub fn stop_agent(&mut self) {
+        let Some(mut agent) = self.agent.take() else {
+            return;
+        };
+        if let Some(process) = Process::of(agent.id()) {
+            process.signal(Signal::TERM);
+        }
+        wait_for("an agent stops when it is asked to", STOP_LIMIT, || {
+            matches!(agent.try_wait(), Ok(Some(_)) | Err(_)).then_some(())
+        });
+    }
+
+    /// The node's process, while it lives.
+    pub fn node_process(&self) -> Option<Process> {
+        Process::of_lock(&self.folder.join("state/run/node.lock"))
+    }
+
+    /// Leaves the agent running when this is dropped.
+    pub(super) fn forget_agent(&mut self) {
+        self.agent = None;
+    }
+}
+
+/// A value in the configuration file: JSON's strings and lists of strings are TOML's, too.
+fn quoted(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("text and paths are JSON")
+}

@@ -1,0 +1,92 @@
+//! What a mesh is told.
+
+use std::time::Duration;
+
+/// How big and how fast a mesh is.
+#[derive(Debug, Clone)]
+pub struct MeshOptions {
+    /// Its name.
+    pub name: String,
+    /// How many hosts it has, called n1, n2, ….
+    pub nodes: usize,
+    /// The sync cycle of the nodes.
+    pub sync_interval: Duration,
+    /// How often an agent measures a steady node.
+    pub health_interval: Duration,
+    /// How often an agent asks its peers what was decided.
+    pub peers_poll: Duration,
+    /// How long an agent waits for the voters at the end of a probation.
+    pub ask_limit: Duration,
+    /// The collections in which events must be seen; none: those that move.
+    pub target_collections: Vec<String>,
+    /// Whether the mesh check may write documents of its own.
+    pub canary_writes: bool,
+    /// What rollouts are told.
+    pub timing: Timing,
+    /// Lines that are added to the end of each agent's configuration.
+    pub extra_config: String,
+}
+
+impl Default for MeshOptions {
+    fn default() -> Self {
+        Self {
+            name: "shop".into(),
+            nodes: 3,
+            sync_interval: Duration::from_millis(100),
+            health_interval: Duration::from_millis(500),
+            peers_poll: Duration::from_millis(500),
+            ask_limit: Duration::from_secs(1),
+            target_collections: Vec::new(),
+            canary_writes: false,
+            timing: Timing::default(),
+            extra_config: String::new(),
+        }
+    }
+}
+
+/// The times of a rollout, short ones.
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    /// How long a wave may take to be healthy and checked.
+    pub verify: Duration,
+    /// How long a node must be healthy before it counts.
+    pub healthy: Duration,
+    /// How long a node waits for news before it goes back by itself.
+    pub probation: Duration,
+    /// How often probation is renewed.
+    pub renew: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            verify: Duration::from_secs(20),
+            healthy: Duration::from_millis(500),
+            probation: Duration::from_secs(3),
+            renew: Duration::from_millis(500),
+        }
+    }
+}
+
+impl Timing {
+    /// The arguments that tell it to `cbctl rollout`.
+    pub fn arguments(&self) -> Vec<String> {
+        [
+            ("--verify", self.verify),
+            ("--healthy", self.healthy),
+            ("--probation", self.probation),
+            ("--renew", self.renew),
+        ]
+        .into_iter()
+        .flat_map(|(name, value)| [name.to_owned(), text_of(value)])
+        .collect()
+    }
+}
+
+/// A duration as command lines and configuration files take it.
+pub fn text_of(duration: Duration) -> String {
+    match duration.as_millis() {
+        whole if whole % 1000 == 0 => format!("{}s", whole / 1000),
+        parts => format!("{parts}ms"),
+    }
+}

@@ -1,0 +1,401 @@
+//! The mesh as a whole.
+
+use super::node::TestNode;
+use super::run::{Ran, Running};
+use super::{MeshOptions, build, http, interrupt, ports, wait_for};
+use crate::bins::binary;
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// How long an agent may take until it answers.
+const START_LIMIT: Duration = Duration::from_secs(20);
+
+/// How long one command of an admin may take; rollouts of tests are far shorter.
+const COMMAND_LIMIT: Duration = Duration::from_secs(90);
+
+/// How often a mesh is begun anew because somebody took a port in between.
+const STARTS: u32 = 3;
+
+/// The last lines of a log that are shown when a test fails.
+const TAIL_LINES: usize = 40;
+
+/// A mesh that runs. Everything that it started ends with it.
+#[derive(Debug)]
+pub struct TestMesh {
+    folder: Option<TempDir>,
+    root: PathBuf,
+    options: MeshOptions,
+    nodes: Vec<TestNode>,
+}
+
+impl TestMesh {
+    /// Makes a mesh and starts its agents; returns once each of them answers. No node runs yet.
+    #[track_caller]
+    pub fn start(options: MeshOptions) -> Self {
+        for _ in 1..STARTS {
+            let mut mesh = Self::prepare(options.clone());
+            if mesh.try_start() {
+                return mesh;
+            }
+        }
+        let mut mesh = Self::prepare(options);
+        assert!(mesh.try_start(), "an agent ended at its start");
+        mesh
+    }
+
+    /// Makes the files of a mesh; starts nothing.
+    #[track_caller]
+    pub fn prepare(options: MeshOptions) -> Self {
+        let folder = tempfile::Builder::new().prefix("cbddc-mesh-").tempdir();
+        let folder = folder.expect("a temporary folder");
+        let root = folder.path().to_owned();
+        let ports = ports::free(3 * options.nodes);
+        let nodes: Vec<TestNode> = ports
+            .chunks(3)
+            .enumerate()
+            .map(|(index, ports)| TestNode::new(&root, index, ports))
+            .collect();
+        let mesh = Self {
+            folder: Some(folder),
+            root,
+            options,
+            nodes,
+        };
+        fs::create_dir(mesh.root.join("said")).expect("a new folder");
+        mesh.issue_certificates();
+        for node in &mesh.nodes {
+            let others: Vec<&TestNode> = mesh
+                .nodes
+                .iter()
+                .filter(|other| other.name != node.name)
+                .collect();
+            node.write_files(&mesh.options, &others);
+        }
+        mesh
+    }
+
+    fn issue_certificates(&self) {
+        let authority = self.root.join("authority");
+        let mut arguments = vec![
+            "mesh".to_owned(),
+            "init".into(),
+            "--user".into(),
+            "ana".into(),
+        ];
+        arguments.extend(["--name".into(), self.options.name.clone()]);
+        arguments.extend(["--dir".into(), text(&authority)]);
+        for node in &self.nodes {
+            let member = format!("{}=127.0.0.1:{}", node.name, node.agent_port);
+            arguments.extend(["--member".into(), member]);
+        }
+        self.cbctl(&arguments).expect(0);
+        for node in &self.nodes {
+            let out = text(&node.folder);
+            self.cbctl(&["mesh", "issue", &node.name, "--out", &out])
+                .expect(0);
+        }
+    }
+
+    /// False when an agent ended, as it does when somebody took its port.
+    fn try_start(&mut self) -> bool {
+        self.nodes.iter_mut().for_each(TestNode::spawn_agent);
+        let folder = self.root.clone();
+        wait_for("every agent answers", START_LIMIT, || {
+            if self.nodes.iter_mut().any(TestNode::agent_ended) {
+                return Some(false);
+            }
+            let status = self.cbctl(&["status", "-o", "json", "--timeout", "1s"]);
+            let nodes = status.json()["nodes"].as_array().cloned();
+            let all = nodes.is_some_and(|nodes| nodes.iter().all(|node| node["outcome"] == "ok"));
+            all.then_some(true)
+        }) || {
+            eprintln!(
+                "an agent of {} ended at its start; once more",
+                folder.display()
+            );
+            false
+        }
+    }
+
+    /// What it was told.
+    pub fn options(&self) -> &MeshOptions {
+        &self.options
+    }
+
+    /// Its folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The folder of the admin's `cbctl`, for `CBCTL_CONFIG`.
+    pub fn cbctl_config(&self) -> PathBuf {
+        self.root.join("cbctl")
+    }
+
+    /// How many hosts it has.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// True when it has no host.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// A host; the first is 0 and called n1.
+    pub fn node(&self, index: usize) -> &TestNode {
+        &self.nodes[index]
+    }
+
+    /// All hosts.
+    pub fn nodes(&self) -> &[TestNode] {
+        &self.nodes
+    }
+
+    /// `cbctl` as the admin of this mesh, in the mesh's folder.
+    pub fn cbctl_command<S: AsRef<str>>(&self, arguments: &[S]) -> Command {
+        let mut command = Command::new(binary("cbctl"));
+        command
+            .args(arguments.iter().map(AsRef::as_ref))
+            .env("CBCTL_CONFIG", self.cbctl_config())
+            .current_dir(&self.root);
+        command
+    }
+
+    /// Runs `cbctl` to its end.
+    #[track_caller]
+    pub fn cbctl<S: AsRef<str>>(&self, arguments: &[S]) -> Ran {
+        self.cbctl_spawn(arguments).wait(COMMAND_LIMIT)
+    }
+
+    /// Starts `cbctl` and goes on.
+    #[track_caller]
+    pub fn cbctl_spawn<S: AsRef<str>>(&self, arguments: &[S]) -> Running {
+        let words: Vec<&str> = arguments.iter().map(AsRef::as_ref).collect();
+        let line = format!("cbctl {}", words.join(" "));
+        let command = self.cbctl_command(arguments);
+        Running::start(line, command, &self.root.join("said"))
+    }
+
+    /// Runs a program that a test made to its end.
+    #[track_caller]
+    pub fn run(&self, line: &str, command: Command) -> Ran {
+        Running::start(line.to_owned(), command, &self.root.join("said")).wait(COMMAND_LIMIT)
+    }
+
+    /// Runs `cbagent run` or `check` with the configuration of a host, to its end.
+    #[track_caller]
+    pub fn cbagent(&self, index: usize, word: &str) -> Ran {
+        let mut command = Command::new(binary("cbagent"));
+        let config = self.nodes[index].config();
+        command.arg(word).arg("--config").arg(config);
+        self.run(&format!("cbagent {word}"), command)
+    }
+
+    /// The arguments of `cbctl rollout start` for a build on the whole mesh, with this mesh's times.
+    pub fn rollout(&self, version: &str) -> Vec<String> {
+        let build = format!("cbddc@{version}");
+        let words = ["rollout", "start", "--build", &build, "--mesh", "--yes"];
+        let words = words.into_iter().map(str::to_owned);
+        words.chain(self.options.timing.arguments()).collect()
+    }
+
+    /// Makes a build `cbddc@VERSION` with these faults of the fixture node; returns its bundle.
+    #[track_caller]
+    pub fn pack_build(&self, version: &str, faults: &str) -> PathBuf {
+        let folder = build::write(&self.root.join("builds").join(version), version, faults);
+        let bundle = self.root.join(format!("cbddc@{version}.cbundle"));
+        let (id, folder, out) = (format!("cbddc@{version}"), text(&folder), text(&bundle));
+        self.cbctl(&["build", "pack", &folder, "--build", &id, "--out", &out])
+            .expect(0);
+        bundle
+    }
+
+    /// Makes a build and sends it to every host.
+    #[track_caller]
+    pub fn make_build(&self, version: &str, faults: &str) -> PathBuf {
+        let bundle = self.pack_build(version, faults);
+        self.cbctl(&["build", "push", &text(&bundle)]).expect(0);
+        bundle
+    }
+
+    /// Starts the agent of a host and waits until it answers.
+    #[track_caller]
+    pub fn start_agent(&mut self, index: usize) {
+        self.nodes[index].spawn_agent();
+        let name = self.nodes[index].name.clone();
+        wait_for("an agent answers", START_LIMIT, || {
+            let ended = self.nodes[index].agent_ended();
+            assert!(!ended, "the agent of {name} ended: {}", self.tails());
+            let node = self.status_of(index);
+            (node["outcome"] == "ok").then_some(())
+        });
+    }
+
+    /// Kills the agent of a host as `kill -9` does; its node goes on.
+    pub fn kill_agent(&mut self, index: usize) {
+        self.nodes[index].kill_agent();
+    }
+
+    /// Asks the agent of a host to stop; its node goes on.
+    #[track_caller]
+    pub fn stop_agent(&mut self, index: usize) {
+        self.nodes[index].stop_agent();
+    }
+
+    /// The process of a host's node, while it lives.
+    pub fn node_pid(&self, index: usize) -> Option<u32> {
+        self.nodes[index].node_process().map(|process| process.pid)
+    }
+
+    /// What `cbctl status -o json` says.
+    #[track_caller]
+    pub fn status(&self) -> Value {
+        self.cbctl(&["status", "-o", "json", "--timeout", "2s"])
+            .json()
+    }
+
+    /// What `cbctl status -o json` says of one host: `outcome`, and `result` if it answered.
+    #[track_caller]
+    pub fn status_of(&self, index: usize) -> Value {
+        let name = &self.nodes[index].name;
+        let ran = self.cbctl(&["status", "-o", "json", "--timeout", "2s", "--node", name]);
+        ran.json()["nodes"][0].clone()
+    }
+
+    /// Waits until a condition of the mesh gives something; panics with its name otherwise.
+    #[track_caller]
+    pub fn wait_for<T>(
+        &self,
+        what: &str,
+        limit: Duration,
+        mut condition: impl FnMut(&Self) -> Option<T>,
+    ) -> T {
+        wait_for(what, limit, || condition(self))
+    }
+
+    /// Waits until every host is steady on `cbddc@VERSION` and healthy.
+    #[track_caller]
+    pub fn wait_until_all_run(&self, version: &str, limit: Duration) {
+        let build = format!("cbddc@{version}");
+        let runs = |node: &Value| {
+            let node = &node["result"];
+            node["phase"] == "steady"
+                && node["health"]
+                    .as_str()
+                    .is_some_and(|health| health.eq_ignore_ascii_case("healthy"))
+                && node["release"]["build"] == build.as_str()
+        };
+        let until = Instant::now() + limit;
+        loop {
+            let status = self.status();
+            let nodes = status["nodes"].as_array();
+            if nodes.is_some_and(|nodes| nodes.iter().all(runs)) {
+                return;
+            }
+            interrupt::check();
+            assert!(
+                Instant::now() < until,
+                "waited {limit:?} in vain until every node runs {build}: {status:#}"
+            );
+        }
+    }
+
+    /// The newest entries of a host's journal, oldest first.
+    #[track_caller]
+    pub fn journal(&self, index: usize) -> Vec<Value> {
+        let name = &self.nodes[index].name;
+        let list = ["journal", "list", "-o", "json", "--limit", "1000", "--node"];
+        let ran = self.cbctl(&[&list[..], &[name]].concat()).expect(0);
+        ran.json()["entries"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default()
+    }
+
+    /// What a node's `/stats` says, if it answers.
+    pub fn stats(&self, index: usize) -> Option<Value> {
+        let answer = http::request(self.nodes[index].http_port, "GET", "/stats", "").ok()?;
+        serde_json::from_str(&answer.1).ok()
+    }
+
+    /// Switches faults of a running node on, or all off with `clear`.
+    #[track_caller]
+    pub fn fault(&self, index: usize, faults: &str) {
+        let answer = http::request(self.nodes[index].http_port, "POST", "/fault", faults);
+        let (status, said) = answer.expect("the node answers");
+        assert_eq!(status, 200, "{said}");
+    }
+
+    /// Writes a document at one node; with `flush` its event is on disk when this returns true.
+    pub fn put(
+        &self,
+        index: usize,
+        collection: &str,
+        key: &str,
+        value: &Value,
+        flush: bool,
+    ) -> bool {
+        let query = if flush { "?flush=1" } else { "" };
+        let path = format!("/doc/{collection}/{key}{query}");
+        let port = self.nodes[index].http_port;
+        let answer = http::request(port, "PUT", &path, &value.to_string());
+        answer.is_ok_and(|(status, _)| status == 200)
+    }
+
+    /// The ends of all logs.
+    pub fn tails(&self) -> String {
+        let logs = self
+            .nodes
+            .iter()
+            .flat_map(|node| [node.agent_log(), node.node_log()]);
+        logs.filter_map(|log| {
+            let text = fs::read_to_string(&log).ok()?;
+            let lines: Vec<&str> = text.lines().collect();
+            let tail = &lines[lines.len().saturating_sub(TAIL_LINES)..];
+            Some(format!("--- {}\n{}\n", log.display(), tail.join("\n")))
+        })
+        .collect()
+    }
+
+    /// Leaves agents, nodes and folder as they are, and returns the folder.
+    pub fn keep(mut self) -> PathBuf {
+        self.nodes.iter_mut().for_each(TestNode::forget_agent);
+        self.nodes.clear();
+        if let Some(folder) = self.folder.take() {
+            let _ = folder.keep();
+        }
+        self.root.clone()
+    }
+
+    /// Ends agents first, so that none starts its node again.
+    fn end(&mut self) {
+        self.nodes.iter_mut().for_each(TestNode::kill_agent);
+        let nodes = self.nodes.iter().filter_map(TestNode::node_process);
+        nodes.for_each(super::processes::Process::kill);
+    }
+}
+
+impl Drop for TestMesh {
+    fn drop(&mut self) {
+        let failed = std::thread::panicking() && !interrupt::is_set();
+        self.end();
+        let Some(folder) = self.folder.take().filter(|_| failed) else {
+            return;
+        };
+        let path = folder.keep();
+        eprintln!(
+            "{}the mesh's files stay in {}",
+            self.tails(),
+            path.display()
+        );
+    }
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}

@@ -1,0 +1,102 @@
+//! Writes documents all the time, through every node that answers, and remembers what was promised.
+
+use super::{TestMesh, http};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{JoinHandle, sleep};
+use std::time::Duration;
+
+/// Pause after each round over the nodes.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// A writer at work; it stops when dropped.
+#[derive(Debug)]
+pub struct Writer {
+    stop: Arc<AtomicBool>,
+    written: Arc<AtomicUsize>,
+    thread: Option<JoinHandle<Written>>,
+}
+
+/// What a writer wrote: every document once, each under a key of its own.
+#[derive(Debug, Clone, Default)]
+pub struct Written {
+    /// The collection.
+    pub collection: String,
+    /// The keys that a node acknowledged after it had flushed them. None of these may be lost.
+    pub acknowledged: Vec<String>,
+    /// The keys for which no answer came: these may be there or not.
+    pub unknown: Vec<String>,
+}
+
+impl Writer {
+    /// Begins to write to the collection.
+    pub fn start(mesh: &TestMesh, collection: &str) -> Self {
+        let ports: Vec<(String, u16)> = mesh
+            .nodes()
+            .iter()
+            .map(|node| (node.name.clone(), node.http_port))
+            .collect();
+        let (stop, written) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+        let (asked, count, collection) = (stop.clone(), written.clone(), collection.to_owned());
+        let thread = std::thread::spawn(move || write(&ports, collection, &asked, &count));
+        Self {
+            stop,
+            written,
+            thread: Some(thread),
+        }
+    }
+
+    /// How many documents were acknowledged so far.
+    pub fn acknowledged(&self) -> usize {
+        self.written.load(Ordering::Relaxed)
+    }
+
+    /// Stops, and tells what was written.
+    pub fn stop(mut self) -> Written {
+        self.stop.store(true, Ordering::Relaxed);
+        let thread = self.thread.take().expect("only stopped once");
+        thread.join().expect("the writer does not panic")
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn write(
+    ports: &[(String, u16)],
+    collection: String,
+    stop: &AtomicBool,
+    count: &AtomicUsize,
+) -> Written {
+    let mut written = Written {
+        collection,
+        ..Written::default()
+    };
+    for number in 0_u64.. {
+        for (node, port) in ports {
+            if stop.load(Ordering::Relaxed) {
+                return written;
+            }
+            let key = format!("{node}-{number:06}");
+            let path = format!("/doc/{}/{key}?flush=1", written.collection);
+            let body = serde_json::json!({ "number": number, "written_at": node }).to_string();
+            match http::request(*port, "PUT", &path, &body) {
+                Ok((200, _)) => {
+                    count.fetch_add(1, Ordering::Relaxed);
+                    written.acknowledged.push(key);
+                }
+                // Nobody listens, so nobody took it.
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {}
+                Ok(_) | Err(_) => written.unknown.push(key),
+            }
+        }
+        sleep(PAUSE);
+    }
+    written
+}
