@@ -129,14 +129,11 @@ impl Driver {
     async fn keep_looking(self: Arc<Self>, node: NodeName) {
         loop {
             let limit = self.session.timeout();
-            if let Reply::Ok(shown) = self.session.call(&node, limit, look).await
-                && self
-                    .told
-                    .send(Answer::Shown(node.clone(), Box::new(shown)))
-                    .await
-                    .is_err()
-            {
-                return;
+            if let Reply::Ok(shown) = self.session.call(&node, limit, look).await {
+                let answer = Answer::Shown(node.clone(), Box::new(shown));
+                if self.told.send(answer).await.is_err() {
+                    return;
+                }
             }
             tokio::select! {
                 () = tokio::time::sleep(LOOK_INTERVAL) => {}

@@ -1,16 +1,59 @@
 //! Thousands of simulated meshes, each from its seed; every step is held to the rules.
 //!
 //! `CBDDC_SIM_SEED=n` runs one seed and shows what happened; `CBDDC_SIM_SEEDS=count` sets how many
-//! are run.
+//! are run, `CBDDC_SIM_LINES` how much of a trace is shown.
+//!
+//! That it can fail was tried by breaking the code, a rule at a time. What noticed it first, and in
+//! which seed (a name of a test is one of the tables in `step/tests.rs`):
+//!
+//! | what was broken | noticed by |
+//! | --- | --- |
+//! | 3: a rollout stays prepared without a lease | `rule_3_a_decided_record_that_orders_nothing_here…` |
+//! | 3: prepares a rollout while busy | seed 2 |
+//! | 4: a client that sent votes orders reverts | seed 1044 |
+//! | 8: confirms by a peer's vote alone | seed 145 |
+//! | 6: half of the voters decide | seed 449 |
+//! | 8: a confirmed node takes a revert | seed 4 |
+//! | 9: answers no without sealing | seed 2 |
+//! | 9: a sealed epoch is renewed | seed 91 |
+//! | 9: asking never ends | seed 5 |
+//! | 9: a deadline of an earlier boot goes on | `rule_9_another_boot_ends_a_probation` |
+//! | 10: goes back without closing | seed 0 |
+//! | 10: a failed check sets no hold | seed 982 |
+//! | 11: an older record replaces a newer one | seed 30 |
+//! | 11: a probation follows an older record | seed 84 |
+//! | 11: falls back to what never was committed | seed 3 |
+//! | 14: goes on to a build revoked meanwhile | `rule_14_a_revoked_build_is_not_started_on_the_way` |
+//! | 14: starts the revoked build when a fetch fails | `rule_14_a_fetch_that_fails_does_not_start…` |
+//! | 14: starts the revoked build when the agent comes up | `rule_14_a_revoked_build_is_not_started_after_a_crash` |
+//!
+//! The seeds are those of the harness as it was then, one of up to 6000 each. Not noticed in 3000
+//! meshes, and in no table yet: an abort that ignores an undecided vote, and a proposer other than
+//! a rollout's that orders reverts without a majority (rule 4).
 
+use cbddc_tests::sim::calm::{self, Scenario};
 use cbddc_tests::sim::meshes;
+use cbddc_tests::sim::world::Quality;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How many meshes are run unless `CBDDC_SIM_SEEDS` says otherwise.
-const SEEDS: u64 = 2_000;
+const SEEDS: u64 = 10_000;
+
+/// Seeds that once broke a rule, with the fix each stands for. A change of the harness gives a seed
+/// another meaning: the tables in `step/tests.rs` are what keeps the fixes.
+const REGRESSIONS: [u64; 5] = [
+    559,    // a superseded probation whose build cannot be fetched was taken for its fallback
+    4_291,  // prepared for ever after a record that orders nothing here ended the lease
+    5_980,  // a state that a failed restore set aside was not shown as owed
+    6_375,  // a revert that chose another fallback pointed `current` away under a running node
+    18_835, // the same as 5980, where the restore failed until the node was stuck
+];
+
+/// How many meshes without faults are run for each way things may go.
+const CALM_SEEDS: u64 = 60;
 
 /// How much of a failing mesh's trace is shown.
 const TRACE_LINES: usize = 100;
@@ -49,6 +92,8 @@ fn no_mesh_breaks_a_rule() {
         return;
     }
     let seeds = from_environment("CBDDC_SIM_SEEDS").unwrap_or(SEEDS);
+    // The first is shown; the others tell whether it is one fault or several.
+    let enough = from_environment("CBDDC_SIM_FAILURES").map_or(10, |failures| failures as usize);
     let next = AtomicU64::new(0);
     let failed: Mutex<Vec<(u64, String)>> = Mutex::new(Vec::new());
     let seen = Mutex::new(BTreeSet::new());
@@ -58,8 +103,16 @@ fn no_mesh_breaks_a_rule() {
         for _ in 0..2 {
             scope.spawn(|| {
                 loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds || failed.lock().expect("no panic").len() >= 20 {
+                    let turn = next.fetch_add(1, Ordering::Relaxed);
+                    let regression = usize::try_from(turn)
+                        .ok()
+                        .and_then(|turn| REGRESSIONS.get(turn));
+                    let seed = regression
+                        .copied()
+                        .unwrap_or(turn - REGRESSIONS.len().min(turn as usize) as u64);
+                    if turn >= seeds + REGRESSIONS.len() as u64
+                        || failed.lock().expect("no panic").len() >= enough
+                    {
                         break;
                     }
                     let broken = match run(seed, false) {
@@ -67,7 +120,11 @@ fn no_mesh_breaks_a_rule() {
                             seen.lock().expect("no panic").extend(report.seen);
                             steps.fetch_add(report.steps, Ordering::Relaxed);
                             for outcome in report.outcomes {
-                                *outcomes.lock().expect("no panic").entry(outcome).or_default() += 1;
+                                *outcomes
+                                    .lock()
+                                    .expect("no panic")
+                                    .entry(outcome)
+                                    .or_default() += 1;
                             }
                             report.broken
                         }
@@ -84,9 +141,94 @@ fn no_mesh_breaks_a_rule() {
     failed.sort();
     println!("{seeds} meshes, {} steps", steps.into_inner());
     println!("{:#?}", outcomes.into_inner().expect("no panic"));
-    println!("{:?}", seen.into_inner().expect("no panic"));
-    let list: Vec<_> = failed.iter().map(|(seed, broken)| format!("seed {seed}: {broken}")).collect();
+    let list: Vec<_> = failed
+        .iter()
+        .map(|(seed, broken)| format!("seed {seed}: {broken}"))
+        .collect();
     if let Some((seed, _)) = failed.first() {
         panic!("{}\n\n{}", list.join("\n"), show(*seed));
     }
+    if seeds >= SEEDS {
+        compare_with_the_drawing(&seen.into_inner().expect("no panic"));
+    }
+}
+
+/// The transitions that the doc of `phase.rs` draws, as words.
+fn drawn() -> BTreeSet<(String, String)> {
+    let source = include_str!("../../agent/domain/src/phase.rs");
+    let drawing = source.split("```").nth(1).expect("it has a drawing");
+    let mut drawn = BTreeSet::new();
+    for line in drawing.lines().skip(1) {
+        // `A ─why→ B ─why→ C`: every other part is a phase.
+        let line = line.trim_start_matches("//!").to_lowercase();
+        let parts: Vec<_> = line.split(['─', '→']).map(str::trim).collect();
+        let phases: Vec<_> = parts
+            .iter()
+            .step_by(2)
+            .filter(|part| !part.is_empty())
+            .collect();
+        for pair in phases.windows(2) {
+            drawn.insert((pair[0].to_string(), pair[1].to_string()));
+        }
+    }
+    drawn
+}
+
+fn compare_with_the_drawing(seen: &BTreeSet<(&'static str, &'static str)>) {
+    let drawn = drawn();
+    let is_drawn = |from: &str, to: &str| drawn.contains(&(from.to_owned(), to.to_owned()));
+    for (from, to) in seen {
+        let by_way_of_steady = is_drawn(from, "steady") && is_drawn("steady", to);
+        assert!(
+            is_drawn(from, to) || by_way_of_steady,
+            "{from} -> {to} was seen and is not drawn in phase.rs"
+        );
+    }
+    for (from, to) in &drawn {
+        let was_seen = seen.contains(&(from.as_str(), to.as_str()));
+        assert!(
+            was_seen,
+            "{from} -> {to} is drawn in phase.rs and was never seen"
+        );
+    }
+}
+
+fn check_calm(scenario: Scenario) {
+    for seed in 0..CALM_SEEDS {
+        if let Err(text) = calm::run(seed, scenario) {
+            panic!("seed {seed}: {text}");
+        }
+    }
+}
+
+#[test]
+fn without_faults_a_good_rollout_is_decided() {
+    check_calm(Scenario::Rollout(Quality::Good));
+}
+
+#[test]
+fn without_faults_a_bad_rollout_goes_back() {
+    for quality in [
+        Quality::FailsStart,
+        Quality::FailsCheck,
+        Quality::FailsMesh,
+        Quality::FailsOn(0),
+    ] {
+        check_calm(Scenario::Rollout(quality));
+    }
+}
+
+#[test]
+fn without_faults_a_rollback_is_decided() {
+    check_calm(Scenario::Rollback);
+}
+
+#[test]
+fn a_resume_ends_well_wherever_the_client_died() {
+    check_calm(Scenario::Resume);
+}
+
+#[test]
+fn an_abort_ends_well_wherever_the_client_died() {
+    check_calm(Scenario::Abort);
 }

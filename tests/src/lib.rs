@@ -5,6 +5,7 @@ pub mod demo;
 pub mod fixture;
 pub mod ground;
 pub mod mesh;
+pub mod sim;
 mod small_disk;
 
 pub use small_disk::SmallDisk;

@@ -7,14 +7,13 @@
 //! Switching ─fails→ Reverting ─done→ Steady
 //! Switching ─nothing stopped yet→ Steady
 //! Probation ─check fails, deadline, told to→ Reverting
-//! Reverting ─fails→ Stuck ─decided→ Switching
+//! Reverting ─fails, no way back→ Stuck ─decided→ Switching
 //! Prepared ─lease ends→ Steady
 //! Prepared ─decided→ Switching
-//! Switching ─no way back→ Stuck
-//! Probation ─no way back→ Stuck
 //! ```
 //!
-//! The drawing is compared with what the simulation sees happen.
+//! One step may take two of these, by way of Steady. The drawing is compared with what the
+//! simulation sees happen.
 
 use crate::generation::{Fallback, GenerationNumber};
 use crate::id::NodeName;
@@ -61,6 +60,9 @@ pub enum Phase {
 pub struct Switch {
     /// What ran before, or what a superseded probation would have fallen back to.
     pub from: Fallback,
+    /// The uncommitted generation that runs until the stop, where a probation was superseded.
+    #[serde(default)]
+    pub supersedes: Option<GenerationNumber>,
     /// What is being activated.
     pub to: GenerationNumber,
     /// Why.

@@ -12,6 +12,8 @@ use crate::time::Now;
 mod requests;
 mod settling;
 mod switching;
+#[cfg(test)]
+mod tests;
 
 /// Takes one event. A refusal means that nothing has changed.
 pub fn step(context: &Context, node: &Node, event: Event, now: &Now) -> Result<Step, Refusal> {

@@ -84,12 +84,21 @@ impl Client {
 
     /// What it was about and how it ended, in a few words.
     pub fn word(&self) -> String {
-        let kind = self.proposal.as_ref().map(|proposal| format!("{:?}", proposal.kind));
+        let kind = self
+            .proposal
+            .as_ref()
+            .map(|proposal| format!("{:?}", proposal.kind));
         let outcome = self.outcome.as_ref().map(|outcome| {
             let text = format!("{outcome:?}");
-            text.chars().take_while(|c| c.is_alphanumeric()).collect::<String>()
+            text.chars()
+                .take_while(|c| c.is_alphanumeric())
+                .collect::<String>()
         });
-        format!("{} {}", kind.unwrap_or_default(), outcome.unwrap_or_else(|| "died".into()))
+        format!(
+            "{} {}",
+            kind.unwrap_or_default(),
+            outcome.unwrap_or_else(|| "died".into())
+        )
     }
 
     /// Ends it in the middle.
@@ -182,15 +191,40 @@ impl Client {
         };
         let outcome = outcome.clone();
         let proposal = self.proposal.as_ref().expect("it has a proposer");
-        mesh.note(|| format!("client {} ends {}: {outcome:?}", self.index, short(proposal.epoch)));
+        mesh.note(|| {
+            format!(
+                "client {} ends {}: {outcome:?}",
+                self.index,
+                short(proposal.epoch)
+            )
+        });
         mesh.checker.outcome(proposal, &outcome, &mesh.hosts);
         self.outcome = Some(outcome);
         self.last_words = Some(mesh.t + 2_000);
     }
 
     fn perform(&mut self, mesh: &mut Mesh, commands: Vec<Command>) {
-        let proposal = self.proposal.clone().expect("commands come from a proposer");
+        let proposal = self
+            .proposal
+            .clone()
+            .expect("commands come from a proposer");
+        // The worst moment to die: some votes are asked for, others are not.
+        let mut left = usize::MAX;
+        let votes = commands
+            .iter()
+            .filter(|c| matches!(c, Command::Vote(..)))
+            .count();
+        if votes > 0 && mesh.strikes(150) {
+            left = mesh.random.index(votes + 1);
+        }
         for command in commands {
+            if matches!(command, Command::Vote(..)) {
+                if left == 0 {
+                    mesh.note(|| format!("client {} dies while it asks for votes", self.index));
+                    return self.die();
+                }
+                left -= 1;
+            }
             if let Command::CheckMesh(wave) = command {
                 mesh.check_mesh(self.index, wave);
                 continue;
@@ -212,7 +246,10 @@ impl Client {
         mesh.note(|| {
             let (kind, epoch) = (proposal.kind, short(proposal.epoch));
             let (what, base) = (&proposal.draft.release.build.id, short(proposal.based_on));
-            format!("client {} begins {kind:?} {epoch} of {what} on {base}", self.index)
+            format!(
+                "client {} begins {kind:?} {epoch} of {what} on {base}",
+                self.index
+            )
         });
         self.proposal = Some(proposal.clone());
         mesh.checker.proposed(&proposal);
@@ -223,10 +260,15 @@ impl Client {
 
     fn plan(&mut self, mesh: &mut Mesh) -> Option<Proposal> {
         let nodes: Vec<&Node> = self.looked.values().collect();
-        let highest = nodes.iter().map(|node| node.register.highest_epoch()).max()?;
+        let highest = nodes
+            .iter()
+            .map(|node| node.register.highest_epoch())
+            .max()?;
         let nonce = mesh.random.below(1_000) * 100 + self.index as u64;
         let epoch = highest.next(nonce);
-        let decided = nodes.iter().filter_map(|node| node.register.decided.as_ref());
+        let decided = nodes
+            .iter()
+            .filter_map(|node| node.register.decided.as_ref());
         let decided = decided.max_by_key(|record| record.epoch);
         let based_on = decided.map_or(Epoch::default(), |record| record.epoch);
         let members: BTreeSet<NodeName> = mesh.hosts.iter().map(|host| host.name.clone()).collect();
@@ -245,22 +287,30 @@ impl Client {
             }
             Script::Rollback { revoke, otherwise } => {
                 let (target, runs) = rollback_target(&nodes, otherwise)?;
-                let revokes = runs.filter(|_| revoke).map(|release| {
-                    (release.build.digest, "it loses orders".to_owned())
-                });
+                let revokes = runs
+                    .filter(|_| revoke)
+                    .map(|release| (release.build.digest, "it loses orders".to_owned()));
                 let plan = plan_of(target, &holder);
                 (ProposalKind::Rollback, plan, revokes.into_iter().collect())
             }
             Script::Resume => (ProposalKind::Resume, unfinished(&nodes)?, BTreeMap::new()),
             Script::Abort => {
-                let plan = Plan { waves: Vec::new(), ..unfinished(&nodes)? };
+                let plan = Plan {
+                    waves: Vec::new(),
+                    ..unfinished(&nodes)?
+                };
                 (ProposalKind::Abort, plan, BTreeMap::new())
             }
         };
         let targets: BTreeSet<NodeName> = plan.targets().cloned().collect();
-        let partial = matches!(kind, ProposalKind::Rollout | ProposalKind::Resume) && !plan.whole_mesh;
+        let partial =
+            matches!(kind, ProposalKind::Rollout | ProposalKind::Resume) && !plan.whole_mesh;
         let draft = Draft {
-            kind: if kind == ProposalKind::Rollback { RecordKind::Rollback } else { RecordKind::Rollout },
+            kind: if kind == ProposalKind::Rollback {
+                RecordKind::Rollback
+            } else {
+                RecordKind::Rollout
+            },
             release: plan.release.clone(),
             nodes: partial.then_some(targets),
             revokes,
@@ -269,7 +319,16 @@ impl Client {
             reason: "simulated".into(),
         };
         let (voters, settle_ms) = (mesh.voters.clone(), 30_000);
-        Some(Proposal { kind, epoch, members, voters, plan, draft, based_on, settle_ms })
+        Some(Proposal {
+            kind,
+            epoch,
+            members,
+            voters,
+            plan,
+            draft,
+            based_on,
+            settle_ms,
+        })
     }
 }
 
@@ -289,7 +348,8 @@ fn plan_of(release: Release, holder: &str) -> Plan {
 fn unfinished(nodes: &[&Node]) -> Option<Plan> {
     let entries = nodes.iter().flat_map(|node| &node.rollouts);
     let open = entries.filter(|entry| entry.outcome.is_none());
-    open.max_by_key(|entry| entry.epoch).map(|entry| entry.plan.clone())
+    open.max_by_key(|entry| entry.epoch)
+        .map(|entry| entry.plan.clone())
 }
 
 /// The newest committed and unrevoked release that is not the decided one, and what is decided.
@@ -300,12 +360,22 @@ fn rollback_target(nodes: &[&Node], otherwise: Release) -> Option<(Release, Opti
         .filter(|(_, revocation)| !revocation.lifted)
         .map(|(digest, _)| *digest)
         .collect();
-    let decided = nodes.iter().filter_map(|node| node.register.decided.as_ref());
+    let decided = nodes
+        .iter()
+        .filter_map(|node| node.register.decided.as_ref());
     let decided = decided.max_by_key(|record| record.epoch);
     let runs = decided.and_then(|record| {
         let exception = record.exceptions.values().next();
         exception.or(record.release.as_ref()).cloned()
     });
+    // In the middle of a rollout: back to what is decided, away from what is on its way.
+    let open = unfinished(nodes).map(|plan| plan.release);
+    if let (Some(open), Some(runs)) = (open, &runs)
+        && open != *runs
+        && !revoked.contains(&runs.build.digest)
+    {
+        return Some((runs.clone(), Some(open)));
+    }
     let committed = nodes.iter().flat_map(|node| node.history.iter());
     let committed = committed.filter(|generation| generation.committed.is_some());
     let usable = committed
@@ -315,7 +385,9 @@ fn rollback_target(nodes: &[&Node], otherwise: Release) -> Option<(Release, Opti
     let otherwise = Some(otherwise)
         .filter(|release| Some(release) != runs.as_ref())
         .filter(|release| !revoked.contains(&release.build.digest));
-    let target = newest.map(|generation| generation.release.clone()).or(otherwise)?;
+    let target = newest
+        .map(|generation| generation.release.clone())
+        .or(otherwise)?;
     Some((target, runs))
 }
 
@@ -382,12 +454,18 @@ fn view_of(node: &Node) -> View {
         | Phase::Reverting(_)
         | Phase::Stuck { .. } => (None, false),
     };
-    let running = node.phase.running().and_then(|number| node.history.get(number));
+    let running = node
+        .phase
+        .running()
+        .and_then(|number| node.history.get(number));
     let drift = node.held.as_ref().map(|held| held.cause.clone());
     View {
         probation,
         clean,
-        last_rollout: node.rollouts.last().map(|entry| (entry.epoch, entry.outcome.clone())),
+        last_rollout: node
+            .rollouts
+            .last()
+            .map(|entry| (entry.epoch, entry.outcome.clone())),
         running: running.map(|generation| generation.release.clone()),
         steady: matches!(node.phase, Phase::Steady { .. }),
         decided: node.register.decided_epoch(),

@@ -3,17 +3,18 @@
 use super::checker::Checker;
 use super::client::{Client, Script};
 use super::random::Random;
-use super::world::{Behaviour, Quality, World};
+use super::world::{Quality, World};
 use cbddc_domain::build::{BuildRef, Digest};
 use cbddc_domain::generation::GenerationNumber;
 use cbddc_domain::id::NodeName;
-use cbddc_domain::node::{Action, Context, Effect, Event, Node, Pending, Refusal, Reply};
-use cbddc_domain::phase::Phase;
+use cbddc_domain::node::{Event, Node, Pending, Refusal};
 use cbddc_domain::register::{Answer, Epoch, Record, RegisterView};
 use cbddc_domain::release::Release;
-use cbddc_domain::step::step;
-use cbddc_domain::time::{BootId, Now};
 use std::collections::{BTreeMap, BTreeSet};
+
+mod agents;
+mod network;
+mod words;
 
 /// How long asking the voters may take.
 pub const ASK_LIMIT_MS: u64 = 4_000;
@@ -321,7 +322,8 @@ impl Mesh {
             if let Some(broken) = self.checker.broken.take() {
                 return Err(broken);
             }
-            let over = self.t > self.faults.until_ms + 1_000 && self.clients.iter().all(Client::is_gone);
+            let over =
+                self.t > self.faults.until_ms + 1_000 && self.clients.iter().all(Client::is_gone);
             if over && self.settled() && self.queue_is_idle() {
                 break;
             }
@@ -341,7 +343,12 @@ impl Mesh {
             Happening::Request { ask, .. } => matches!(ask, Ask::Look),
             Happening::EffectApplies { host, life, .. }
             | Happening::EffectReports { host, life, .. } => self.hosts[*host].life != *life,
-            Happening::Health { host, life, generation, .. } => {
+            Happening::Health {
+                host,
+                life,
+                generation,
+                ..
+            } => {
                 let host = &self.hosts[*host];
                 host.life != *life || host.node.phase.running() != Some(*generation)
             }
@@ -349,19 +356,28 @@ impl Mesh {
                 let running = self.hosts[*host].world.process.as_ref();
                 running.is_none_or(|running| running.number != *process)
             }
-            Happening::ClientWakes(_) | Happening::ClientDies(_) | Happening::MeshChecked { .. } => true,
-            Happening::AgentUp(_) | Happening::Crash | Happening::Partition | Happening::Heal => false,
+            Happening::ClientWakes(_)
+            | Happening::ClientDies(_)
+            | Happening::MeshChecked { .. } => true,
+            Happening::AgentUp(_) | Happening::Crash | Happening::Partition | Happening::Heal => {
+                false
+            }
         })
     }
 
     fn settled(&self) -> bool {
         let winner = self.checker.winner();
-        self.hosts.iter().all(|host| self.checker.unsettled(host, winner).is_none())
+        self.hosts
+            .iter()
+            .all(|host| self.checker.unsettled(host, winner).is_none())
     }
 
     fn why_unsettled(&self) -> String {
         let winner = self.checker.winner();
-        let why = self.hosts.iter().filter_map(|host| self.checker.unsettled(host, winner));
+        let why = self
+            .hosts
+            .iter()
+            .filter_map(|host| self.checker.unsettled(host, winner));
         let clients = self.clients.iter().filter(|client| !client.is_gone());
         let clients = clients.map(|client| format!("client {} is still there", client.index));
         why.chain(clients).collect::<Vec<_>>().join("; ")
@@ -369,10 +385,27 @@ impl Mesh {
 
     fn happen(&mut self, happening: Happening) {
         match happening {
-            Happening::Request { from, to, call, ask } => self.request_arrives(from, to, call, ask),
-            Happening::Response { from, to, call, told } => self.response_arrives(from, to, call, told),
-            Happening::EffectApplies { host, life, number } => self.effect_applies(host, life, number),
-            Happening::EffectReports { host, life, number, result } => {
+            Happening::Request {
+                from,
+                to,
+                call,
+                ask,
+            } => self.request_arrives(from, to, call, ask),
+            Happening::Response {
+                from,
+                to,
+                call,
+                told,
+            } => self.response_arrives(from, to, call, told),
+            Happening::EffectApplies { host, life, number } => {
+                self.effect_applies(host, life, number)
+            }
+            Happening::EffectReports {
+                host,
+                life,
+                number,
+                result,
+            } => {
                 if self.hosts[host].life == life {
                     self.hosts[host].flight = None;
                     let event = match result {
@@ -382,7 +415,12 @@ impl Mesh {
                     self.handle(host, event);
                 }
             }
-            Happening::Health { host, life, generation, healthy } => {
+            Happening::Health {
+                host,
+                life,
+                generation,
+                healthy,
+            } => {
                 if self.hosts[host].life == life && self.hosts[host].up {
                     let event = if healthy {
                         Event::Clean(generation)
@@ -395,15 +433,25 @@ impl Mesh {
             }
             Happening::ProcessEnds { host, process } => {
                 let world = &mut self.hosts[host].world;
-                if world.process.as_ref().is_some_and(|running| running.number == process) {
+                if world
+                    .process
+                    .as_ref()
+                    .is_some_and(|running| running.number == process)
+                {
                     world.process = None;
                     self.note(|| format!("{}: the process ends", host_name(host)));
-                    self.handle(host, Event::Exited { how: "exit 1".into() });
+                    self.handle(
+                        host,
+                        Event::Exited {
+                            how: "exit 1".into(),
+                        },
+                    );
                 }
             }
             Happening::Tick(host) => {
                 self.after(TICK_MS, TICK_MS, Happening::Tick(host));
-                self.hosts[host].world.events += u64::from(self.hosts[host].world.process.is_some());
+                self.hosts[host].world.events +=
+                    u64::from(self.hosts[host].world.process.is_some());
                 self.handle(host, Event::Tick);
                 self.notice_exit(host);
             }
@@ -453,341 +501,6 @@ impl Mesh {
         }
     }
 
-    fn again(&mut self, mean_ms: u64, happening: Happening) {
-        if self.t < self.faults.until_ms {
-            self.after(1, 2 * mean_ms, happening);
-        }
-    }
-
-    fn partition(&mut self) {
-        if self.healed {
-            return;
-        }
-        self.groups.clear();
-        if self.random.chance(600) {
-            let everyone = (0..self.hosts.len())
-                .map(Endpoint::Host)
-                .chain((0..self.clients.len()).map(Endpoint::Client));
-            for endpoint in everyone.collect::<Vec<_>>() {
-                let group = self.random.below(2);
-                self.groups.insert(endpoint, group);
-            }
-        }
-        let groups = self.groups.clone();
-        self.note(|| format!("partition: {groups:?}"));
-    }
-
-    fn reachable(&self, one: Endpoint, other: Endpoint) -> bool {
-        self.groups.get(&one) == self.groups.get(&other)
-    }
-
-    fn delay(&mut self) -> u64 {
-        if !self.healed && self.random.chance(self.faults.late) {
-            self.random.between(1_000, 30_000)
-        } else {
-            self.random.between(1, self.faults.delay_ms.max(2))
-        }
-    }
-
-    fn transmit(&mut self, from: Endpoint, to: Endpoint, happening: Happening) {
-        if !self.reachable(from, to) || (!self.healed && self.random.chance(self.faults.loss)) {
-            return;
-        }
-        if !self.healed && self.random.chance(self.faults.double) {
-            let t = self.t + 2 * self.delay();
-            self.at(t, happening.clone());
-        }
-        let t = self.t + self.delay();
-        self.at(t, happening);
-    }
-
-    fn send(&mut self, from: Endpoint, to: usize, call: u64, ask: Ask) {
-        let request = Happening::Request { from, to, call, ask };
-        self.transmit(from, Endpoint::Host(to), request);
-    }
-
-    fn request_arrives(&mut self, from: Endpoint, to: usize, call: u64, ask: Ask) {
-        if !self.hosts[to].up || !self.reachable(from, Endpoint::Host(to)) {
-            return;
-        }
-        let told = match ask {
-            Ask::Look => Told::Look(Box::new(self.hosts[to].node.clone())),
-            Ask::Voted(epoch) => match self.handle(to, Event::Ask(epoch)) {
-                Some(Ok(Reply::Answer(answer))) => {
-                    Told::Voted(epoch, answer, Box::new(self.view(to)))
-                }
-                Some(Ok(Reply::Ok) | Err(_)) | None => return,
-            },
-            Ask::Events(events) => {
-                let mut refused = None;
-                for event in events {
-                    match self.handle(to, event) {
-                        Some(Ok(_)) => {}
-                        Some(Err(refusal)) => {
-                            refused = Some(refusal);
-                            break;
-                        }
-                        None => return,
-                    }
-                }
-                Told::Events(refused.map_or(Ok(Box::new(self.view(to))), Err))
-            }
-        };
-        let response = Happening::Response { from: to, to: from, call, told };
-        self.transmit(Endpoint::Host(to), from, response);
-    }
-
-    fn view(&self, host: usize) -> RegisterView {
-        self.hosts[host].node.register.view(&self.voters)
-    }
-
-    fn response_arrives(&mut self, from: usize, to: Endpoint, call: u64, told: Told) {
-        let host = match to {
-            Endpoint::Client(client) => return self.client_hears(client, call, Some((from, told))),
-            Endpoint::Host(host) => host,
-        };
-        match told {
-            Told::Look(node) => self.take_gossip(host, from, &node.register.view(&self.voters)),
-            Told::Voted(epoch, answer, view) => {
-                let voter = host_name(from);
-                let voted = view.votes.iter().find(|vote| vote.epoch == epoch).cloned();
-                self.take_gossip(host, from, &view);
-                let voted = voted.map(Box::new);
-                self.handle(host, Event::Answered { voter, epoch, answer, voted });
-            }
-            Told::Events(_) => {}
-        }
-    }
-
-    fn take_gossip(&mut self, host: usize, from: usize, view: &RegisterView) {
-        let known = &self.hosts[host].node.register;
-        let news = view.decided.as_ref().filter(|r| r.epoch > known.decided_epoch()).cloned();
-        if let Some(record) = news {
-            self.handle(host, Event::Learn(Box::new(record)));
-        }
-        for record in view.votes.clone() {
-            let voter = host_name(from);
-            let record = Box::new(record);
-            self.handle(host, Event::Hear { voter, record });
-        }
-        if view.revocations != self.hosts[host].node.register.revocations {
-            self.handle(host, Event::HearRevocations(view.revocations.clone()));
-        }
-    }
-
-    fn now(&self, host: usize) -> Now {
-        let host = &self.hosts[host];
-        Now {
-            boot: BootId(format!("{}-{}", host.name, host.boot)),
-            since_boot_ms: self.t - host.boot_at,
-            wall_ms: host.wall_ms,
-        }
-    }
-
-    /// Has an agent take an event; `None`: it is down, or went down on the way.
-    fn handle(&mut self, index: usize, event: Event) -> Option<Result<Reply, Refusal>> {
-        if !self.hosts[index].up {
-            return None;
-        }
-        let crash = self.faults.crash_at_step;
-        if !self.healed && self.random.chance(20) {
-            // The wall clock jumps: nothing may depend on it.
-            self.hosts[index].wall_ms += 3_600_000 - self.random.below(7_200_000) as i64;
-        }
-        let now = self.now(index);
-        let context = Context {
-            name: self.hosts[index].name.clone(),
-            voters: self.voters.clone(),
-            ask_limit_ms: ASK_LIMIT_MS,
-        };
-        self.steps += 1;
-        let words = self.trace.is_some().then(|| event_words(&event));
-        let taken = match step(&context, &self.hosts[index].node, event.clone(), &now) {
-            Ok(taken) => taken,
-            Err(refusal) => {
-                self.note(|| format!("n{}: {} REFUSED {}", index + 1, words.unwrap_or_default(), refusal.word()));
-                return Some(Err(refusal));
-            }
-        };
-        if let Some(words) = words
-            && (!(words == "tick" || words.starts_with("Exited") || words.starts_with("hear ")) || !taken.entries.is_empty())
-        {
-            let entries: Vec<_> = taken.entries.iter().map(|e| e.kind).collect();
-            let phase = phase_words(&taken.node.phase);
-            self.note(|| format!("n{}: {words} -> {phase} {entries:?}", index + 1));
-        }
-        let quiet = matches!(event, Event::Tick) && taken.entries.is_empty();
-        if !self.healed && !quiet && self.random.chance(crash) {
-            self.crash(index, false);
-            return None;
-        }
-        let (before, after) = (&self.hosts[index].node.phase, &taken.node.phase);
-        if before.word() != after.word() {
-            self.seen.insert((before.word(), after.word()));
-        }
-        self.checker.step(index, &self.hosts[index], &event, &taken, &now);
-        self.hosts[index].node = taken.node;
-        if !self.healed && !quiet && self.random.chance(crash) {
-            self.crash(index, false);
-            return None;
-        }
-        for action in taken.actions {
-            self.perform(index, action);
-        }
-        self.watch_health(index);
-        Some(Ok(taken.reply))
-    }
-
-    fn perform(&mut self, index: usize, action: Action) {
-        match action {
-            Action::AskVoters(epoch) => {
-                for peer in 0..self.hosts.len() {
-                    if peer != index && self.voters.contains(&host_name(peer)) {
-                        self.calls += 1;
-                        self.send(Endpoint::Host(index), peer, self.calls, Ask::Voted(epoch));
-                    }
-                }
-            }
-            Action::Perform(pending) => {
-                let host = &mut self.hosts[index];
-                if let Some(flight) = &host.flight {
-                    self.checker.broken = Some(format!(
-                        "{}: {:?} was ordered while {:?} was under way",
-                        host.name, pending.effect, flight.effect
-                    ));
-                }
-                let (life, number) = (host.life, pending.number);
-                let longest = match pending.effect {
-                    Effect::Fetch(_) | Effect::Drain | Effect::Check => 3_000,
-                    Effect::Snapshot(_) | Effect::Restore(..) => 2_000,
-                    Effect::Stop | Effect::Start => 1_500,
-                    Effect::Point(_) => 50,
-                };
-                host.flight = Some(pending);
-                let applies = Happening::EffectApplies { host: index, life, number };
-                self.after(1, longest, applies);
-            }
-        }
-    }
-
-    fn effect_applies(&mut self, index: usize, life: u64, number: u64) {
-        if self.hosts[index].life != life {
-            return;
-        }
-        let Some(flight) = self.hosts[index].flight.clone() else {
-            return;
-        };
-        let fails = !self.healed && self.random.chance(self.faults.effect_fails);
-        let mut result = Ok(());
-        if !fails || self.random.chance(300) {
-            result = self.apply(index, &flight.effect);
-        }
-        if fails {
-            result = Err("it failed".to_owned());
-        }
-        self.checker.effect_ended(index, result.is_ok());
-        let reports = Happening::EffectReports { host: index, life, number, result };
-        self.after(0, 200, reports);
-    }
-
-    fn apply(&mut self, index: usize, effect: &Effect) -> Result<(), String> {
-        let behaviour = Behaviour { builds: &self.builds, host: index };
-        let host = &mut self.hosts[index];
-        let processes = host.world.processes;
-        let result = match host.world.apply(effect, behaviour) {
-            Ok(result) => result,
-            Err(broken) => {
-                let name = &host.name;
-                self.checker.broken = Some(format!("{name}: {broken}"));
-                return Ok(());
-            }
-        };
-        let started = host.world.process.as_ref().filter(|_| host.world.processes > processes);
-        if let Some(process) = started
-            && behaviour.of(&process.build) == Quality::Exits
-        {
-            let process = process.number;
-            self.after(500, 15_000, Happening::ProcessEnds { host: index, process });
-        }
-        let well = result.is_ok();
-        let words = match effect {
-            Effect::Fetch(build) => format!("Fetch {}", build.id),
-            Effect::Point(Some(build)) => format!("Point {}", build.id),
-            Effect::Drain | Effect::Stop | Effect::Snapshot(_) | Effect::Restore(..) => format!("{effect:?}"),
-            Effect::Point(None) | Effect::Start | Effect::Check => format!("{effect:?}"),
-        };
-        self.note(|| format!("n{}: performed {words}: {well}", index + 1));
-        result
-    }
-
-    fn crash(&mut self, index: usize, whole_host: bool) {
-        if !self.hosts[index].up {
-            return;
-        }
-        self.note(|| format!("n{}: CRASH{}", index + 1, if whole_host { " of the host" } else { "" }));
-        self.checker.crashed(index);
-        let flight = self.hosts[index].flight.take();
-        if let Some(flight) = flight
-            && self.random.chance(500)
-        {
-            let _ = self.apply(index, &flight.effect);
-        }
-        let down_ms = if self.random.chance(300) { 30_000 } else { 3_000 };
-        let back = self.t + self.random.between(100, down_ms);
-        let host = &mut self.hosts[index];
-        host.up = false;
-        host.life += 1;
-        host.watched = None;
-        if whole_host {
-            host.world.process = None;
-            host.boot += 1;
-            host.boot_at = self.t;
-        }
-        self.at(back, Happening::AgentUp(index));
-    }
-
-    fn agent_up(&mut self, index: usize) {
-        let host = &mut self.hosts[index];
-        if host.up {
-            return;
-        }
-        host.up = true;
-        host.up_since = self.t;
-        let node_runs = host.world.process.is_some();
-        self.handle(index, Event::Started { node_runs });
-        self.notice_exit(index);
-    }
-
-    /// The engine compares the process table with what should run, at each tick.
-    fn notice_exit(&mut self, index: usize) {
-        let host = &self.hosts[index];
-        let should_run = host.node.pending.is_none() && host.node.phase.running().is_some();
-        let down = host.world.process.is_none();
-        let asking = matches!(&host.node.phase, Phase::Probation(p) if p.asking.is_some());
-        if host.up && should_run && down && !asking {
-            self.handle(index, Event::Exited { how: "it does not run".into() });
-        }
-    }
-
-    /// Local checks: their verdicts on a new probation arrive after a while.
-    fn watch_health(&mut self, index: usize) {
-        let host = &mut self.hosts[index];
-        let Phase::Probation(probation) = &host.node.phase else {
-            return;
-        };
-        let watched = (probation.running, host.life);
-        if host.watched == Some(watched) {
-            return;
-        }
-        host.watched = Some(watched);
-        let build = &host.node.history.get(probation.running).expect("it runs").release.build;
-        let behaviour = Behaviour { builds: &self.builds, host: index };
-        let healthy = behaviour.of(build) != Quality::FailsCheck;
-        let (generation, life) = watched;
-        let verdict = Happening::Health { host: index, life, generation, healthy };
-        self.after(500, 6_000, verdict);
-    }
-
     fn client_wakes(&mut self, client: usize) {
         if self.clients[client].is_gone() {
             return;
@@ -834,50 +547,7 @@ impl Mesh {
     }
 }
 
-fn event_words(event: &Event) -> String {
-    match event {
-        Event::Tick => "tick".into(),
-        Event::Learn(record) => format!("learn {}", short(record.epoch)),
-        Event::Hear { voter, record } => format!("hear {voter} voted {}", short(record.epoch)),
-        Event::Vote(record) => format!(
-            "vote {} for {}",
-            short(record.epoch),
-            record.release.as_ref().map_or("-".into(), |r| r.build.id.to_string())
-        ),
-        Event::Prepare(prepare) => format!("prepare {} {:?}", short(prepare.epoch), prepare.kind),
-        Event::Activate { epoch, release, .. } => {
-            format!("activate {} {}", short(*epoch), release.build.id)
-        }
-        Event::HearRevocations(_) => "hear revocations".into(),
-        Event::Renew { .. }
-        | Event::Revert { .. }
-        | Event::Ask(_)
-        | Event::Answered { .. }
-        | Event::Done { .. }
-        | Event::Failed { .. }
-        | Event::Clean(_)
-        | Event::CheckFailed { .. }
-        | Event::Exited { .. }
-        | Event::Restore { .. }
-        | Event::Started { .. } => {
-            let text = format!("{event:?}");
-            text.chars().take(160).collect()
-        }
-    }
-}
-
 /// An epoch as the trace shows it.
 pub fn short(epoch: Epoch) -> String {
     format!("e{}.{}", epoch.counter, epoch.nonce)
-}
-
-fn phase_words(phase: &Phase) -> String {
-    match phase {
-        Phase::Steady { running } => format!("steady g{}", running.unwrap_or(0)),
-        Phase::Prepared { running, .. } => format!("prepared g{}", running.unwrap_or(0)),
-        Phase::Switching(s) => format!("switching to g{} at {:?} for {:?}", s.to, s.at, s.purpose),
-        Phase::Probation(p) => format!("probation g{} {} asking={}", p.running, short(p.epoch), p.asking.is_some()),
-        Phase::Reverting(r) => format!("reverting g{} to {:?} at {:?} {:?}", r.left, r.to, r.at, r.cause.kind),
-        Phase::Stuck { .. } => "stuck".into(),
-    }
 }

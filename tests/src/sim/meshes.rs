@@ -30,14 +30,18 @@ pub fn run(seed: u64, trace: bool) -> Report {
         trace: mesh.trace.take().unwrap_or_default(),
         seen: std::mem::take(&mut mesh.seen),
         steps: mesh.steps,
-        outcomes: mesh.clients.iter().map(super::client::Client::word).collect(),
+        outcomes: mesh
+            .clients
+            .iter()
+            .map(super::client::Client::word)
+            .collect(),
     }
 }
 
 fn faults(random: &mut Random) -> Faults {
     let mut pick = |choices: &[u64]| choices[random.index(choices.len())];
     Faults {
-        until_ms: pick(&[40_000, 80_000, 120_000]),
+        until_ms: pick(&[60_000, 120_000, 200_000]),
         loss: pick(&[0, 0, 5, 40, 150]),
         double: pick(&[0, 100, 300]),
         delay_ms: pick(&[20, 100, 300, 1_200]),
@@ -51,7 +55,7 @@ fn faults(random: &mut Random) -> Faults {
 }
 
 fn quality(random: &mut Random, hosts: usize) -> Quality {
-    match random.below(10) {
+    match random.below(14) {
         0 => Quality::FailsStart,
         1 => Quality::FailsCheck,
         2 => Quality::Exits,
@@ -64,7 +68,11 @@ fn quality(random: &mut Random, hosts: usize) -> Quality {
 fn rough_mesh(seed: u64, trace: bool) -> Mesh {
     let mut random = Random::new(seed);
     let hosts = [1, 2, 3, 3, 3, 4, 5, 7][random.index(8)];
-    let voters = if hosts > 3 && random.chance(300) { 3 } else { hosts };
+    let voters = if hosts > 3 && random.chance(300) {
+        3
+    } else {
+        hosts
+    };
     let faults = faults(&mut random);
     let until = faults.until_ms;
     let mut mesh = Mesh::new(random, hosts, voters, faults, trace);
@@ -72,22 +80,35 @@ fn rough_mesh(seed: u64, trace: bool) -> Mesh {
     if mesh.random.chance(700) {
         mesh.seed_record(&first);
     }
-    let clients = mesh.random.between(1, 6);
-    let mut begins = mesh.random.below(10_000);
+    let clients = mesh.random.between(1, 7);
+    let mut begins = 8_000 + mesh.random.below(8_000);
+    let mut left_behind = false;
     for client in 0..clients {
-        let script = script(&mut mesh, client, &first);
+        let script = script(&mut mesh, client, &first, left_behind);
         let life = mesh.random.below(30_000);
-        let dies = mesh.random.chance(350).then_some(begins + life);
-        mesh.add_client(begins, script, dies);
-        // Often while the one before is at work, sometimes together with it.
-        begins = (begins + mesh.random.below(25_000)).min(until);
+        left_behind = mesh.random.chance(350);
+        mesh.add_client(begins, script, left_behind.then_some(begins + life));
+        // Sometimes together with the one before, often while it is at work.
+        let pause = if mesh.random.chance(300) {
+            2_000
+        } else {
+            45_000
+        };
+        begins = (begins + mesh.random.below(pause)).min(until);
     }
     mesh
 }
 
-fn script(mesh: &mut Mesh, client: u64, first: &Release) -> Script {
-    match mesh.random.below(if client == 0 { 45 } else { 100 }) {
-        0..45 => {
+fn script(mesh: &mut Mesh, client: u64, first: &Release, left_behind: bool) -> Script {
+    let choice = if client == 0 {
+        0
+    } else if (left_behind || mesh.random.chance(300)) && mesh.random.chance(700) {
+        60 + mesh.random.below(40)
+    } else {
+        mesh.random.below(80)
+    };
+    match choice {
+        0..55 => {
             let hosts = mesh.hosts.len();
             let quality = quality(&mut mesh.random, hosts);
             let release = mesh.build(client + 2, quality);
@@ -98,11 +119,12 @@ fn script(mesh: &mut Mesh, client: u64, first: &Release) -> Script {
             }
             Script::Rollout(release, targets)
         }
-        45..65 => {
+        55..75 => {
             let revoke = mesh.random.chance(500);
-            Script::Rollback { revoke, otherwise: first.clone() }
+            let otherwise = first.clone();
+            Script::Rollback { revoke, otherwise }
         }
-        65..88 => Script::Resume,
+        75..92 => Script::Resume,
         _ => Script::Abort,
     }
 }

@@ -4,6 +4,7 @@
 //! [`mesh`] runs the agents, [`client`] the proposers, [`checker`] holds every step to the rules,
 //! [`world`] is what effects act upon. Nothing here runs a process or reads a clock.
 
+pub mod calm;
 pub mod checker;
 pub mod client;
 pub mod mesh;

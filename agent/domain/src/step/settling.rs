@@ -252,9 +252,7 @@ impl Turn<'_> {
             }
         } else if let Phase::Probation(probation) = &self.node.phase {
             // As a revert would: an older build cannot read what this one has written.
-            let generation = self.node.history.get(probation.running);
-            let changed = generation.filter(|generation| generation.changes_persistence);
-            restore = changed.and_then(|generation| generation.snapshot_before.clone());
+            restore = self.snapshot_to_go_back(probation.running);
         }
         self.begin_switch(
             from,

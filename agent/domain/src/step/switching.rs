@@ -64,8 +64,17 @@ impl Turn<'_> {
             .node
             .history
             .add(release.clone(), epoch, self.now.wall_ms, &kept);
+        let supersedes = match &self.node.phase {
+            Phase::Probation(probation) => Some(probation.running),
+            Phase::Steady { .. }
+            | Phase::Prepared { .. }
+            | Phase::Switching(_)
+            | Phase::Reverting(_)
+            | Phase::Stuck { .. } => None,
+        };
         self.node.phase = Phase::Switching(Switch {
             from,
+            supersedes,
             to,
             purpose,
             at: first,
@@ -240,7 +249,8 @@ impl Turn<'_> {
         let Phase::Switching(switch) = self.node.phase.clone() else {
             return;
         };
-        if switch.at > SwitchStep::Drain {
+        // A superseded generation still runs: it has to be stopped, like one on its way.
+        if switch.at > SwitchStep::Drain || switch.supersedes.is_some() {
             return self.begin_revert(kind, cause);
         }
         self.mark_left(switch.to, kind, &cause, purpose_epoch(switch.purpose));
@@ -305,7 +315,9 @@ impl Turn<'_> {
                 let restore = if restored || started {
                     switch.taken.clone()
                 } else {
-                    None
+                    switch
+                        .supersedes
+                        .and_then(|number| self.snapshot_to_go_back(number))
                 };
                 let rollout = matches!(switch.purpose, Purpose::Rollout { .. });
                 (
@@ -317,9 +329,7 @@ impl Turn<'_> {
                 )
             }
             Phase::Probation(probation) => {
-                let generation = self.node.history.get(probation.running);
-                let changed = generation.filter(|generation| generation.changes_persistence);
-                let restore = changed.and_then(|generation| generation.snapshot_before.clone());
+                let restore = self.snapshot_to_go_back(probation.running);
                 (
                     probation.fallback,
                     probation.running,
@@ -350,6 +360,13 @@ impl Turn<'_> {
             failures: 0,
         });
         self.order(Effect::Stop);
+    }
+
+    /// The snapshot that going back from a generation restores, if it has to.
+    pub(super) fn snapshot_to_go_back(&self, number: GenerationNumber) -> Option<String> {
+        let generation = self.node.history.get(number);
+        let changed = generation.filter(|generation| generation.changes_persistence);
+        changed.and_then(|generation| generation.snapshot_before.clone())
     }
 
     fn changes_persistence(&self, number: GenerationNumber) -> bool {
@@ -403,6 +420,10 @@ impl Turn<'_> {
             RevertStep::Stop if revert.restore.is_some() => RevertStep::Restore,
             RevertStep::Stop => RevertStep::Point,
             RevertStep::Restore => {
+                // Done once: what is stopped again later must not lose what came after it.
+                if let Phase::Reverting(held) = &mut self.node.phase {
+                    held.restore = None;
+                }
                 self.owe(format!("replaced-by-revert-g{}", revert.left));
                 RevertStep::Point
             }
@@ -428,13 +449,13 @@ impl Turn<'_> {
         if matches!(at, RevertStep::Point | RevertStep::Start) {
             // A revocation may have come in since the way back was chosen.
             let to = self.choose_fallback(revert.from, revert.left);
-            let at = if at == RevertStep::Start && to != revert.to {
-                RevertStep::Point
-            } else {
+            // The earlier choice may run already, where only its check has failed.
+            revert.at = if to == revert.to {
                 at
+            } else {
+                RevertStep::Stop
             };
             revert.to = to;
-            revert.at = at;
         } else {
             revert.at = at;
         }
@@ -488,6 +509,12 @@ impl Turn<'_> {
     }
 
     fn stuck(&mut self, why: &str) {
+        if let Phase::Reverting(revert) = &self.node.phase
+            && revert.at == RevertStep::Restore
+        {
+            // It may have got as far as setting the newest state aside.
+            self.owe(format!("replaced-by-revert-g{}", revert.left));
+        }
         let cause = match &self.node.phase {
             Phase::Reverting(revert) => {
                 format!("{why}; it was going back because: {}", revert.cause.text)

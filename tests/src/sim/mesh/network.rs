@@ -1,0 +1,168 @@
+//! The network: messages are lost, doubled, late, and stopped by partitions.
+
+use super::{Ask, Endpoint, Happening, Mesh, Told, host_name};
+use cbddc_domain::node::{Event, Reply};
+use cbddc_domain::register::RegisterView;
+
+impl Mesh {
+    pub(super) fn again(&mut self, mean_ms: u64, happening: Happening) {
+        if self.t < self.faults.until_ms {
+            self.after(1, 2 * mean_ms, happening);
+        }
+    }
+
+    pub(super) fn partition(&mut self) {
+        if self.healed {
+            return;
+        }
+        self.groups.clear();
+        if self.random.chance(600) {
+            let everyone = (0..self.hosts.len())
+                .map(Endpoint::Host)
+                .chain((0..self.clients.len()).map(Endpoint::Client));
+            for endpoint in everyone.collect::<Vec<_>>() {
+                let group = self.random.below(2);
+                self.groups.insert(endpoint, group);
+            }
+        }
+        let groups = self.groups.clone();
+        self.note(|| format!("partition: {groups:?}"));
+    }
+
+    pub(super) fn reachable(&self, one: Endpoint, other: Endpoint) -> bool {
+        self.groups.get(&one) == self.groups.get(&other)
+    }
+
+    /// Whether a fault of this chance happens now.
+    pub fn strikes(&mut self, per_mille: u64) -> bool {
+        !self.healed && self.random.chance(per_mille)
+    }
+
+    pub(super) fn delay(&mut self) -> u64 {
+        if !self.healed && self.random.chance(self.faults.late) {
+            self.random.between(1_000, 30_000)
+        } else {
+            self.random.between(1, self.faults.delay_ms.max(2))
+        }
+    }
+
+    pub(super) fn transmit(&mut self, from: Endpoint, to: Endpoint, happening: Happening) {
+        if !self.reachable(from, to) || (!self.healed && self.random.chance(self.faults.loss)) {
+            return;
+        }
+        if !self.healed && self.random.chance(self.faults.double) {
+            let t = self.t + 2 * self.delay();
+            self.at(t, happening.clone());
+        }
+        let t = self.t + self.delay();
+        self.at(t, happening);
+    }
+
+    pub(super) fn send(&mut self, from: Endpoint, to: usize, call: u64, ask: Ask) {
+        let request = Happening::Request {
+            from,
+            to,
+            call,
+            ask,
+        };
+        self.transmit(from, Endpoint::Host(to), request);
+    }
+
+    pub(super) fn request_arrives(&mut self, from: Endpoint, to: usize, call: u64, ask: Ask) {
+        if !self.hosts[to].up || !self.reachable(from, Endpoint::Host(to)) {
+            return;
+        }
+        let told = match ask {
+            Ask::Look => Told::Look(Box::new(self.hosts[to].node.clone())),
+            Ask::Voted(epoch) => match self.handle(to, Event::Ask(epoch)) {
+                Some(Ok(Reply::Answer(answer))) => {
+                    Told::Voted(epoch, answer, Box::new(self.view(to)))
+                }
+                Some(Ok(Reply::Ok) | Err(_)) | None => return,
+            },
+            Ask::Events(events) => {
+                let mut refused = None;
+                for event in events {
+                    match self.handle(to, event) {
+                        Some(Ok(_)) => {}
+                        Some(Err(refusal)) => {
+                            refused = Some(refusal);
+                            break;
+                        }
+                        None => return,
+                    }
+                }
+                Told::Events(refused.map_or(Ok(Box::new(self.view(to))), Err))
+            }
+        };
+        let response = Happening::Response {
+            from: to,
+            to: from,
+            call,
+            told,
+        };
+        self.transmit(Endpoint::Host(to), from, response);
+    }
+
+    pub(super) fn view(&self, host: usize) -> RegisterView {
+        self.hosts[host].node.register.view(&self.voters)
+    }
+
+    pub(super) fn response_arrives(&mut self, from: usize, to: Endpoint, call: u64, told: Told) {
+        let host = match to {
+            Endpoint::Client(client) => return self.client_hears(client, call, Some((from, told))),
+            Endpoint::Host(host) => host,
+        };
+        match told {
+            Told::Look(node) => self.take_gossip(host, from, &node.register.view(&self.voters)),
+            Told::Voted(epoch, answer, view) => {
+                let voter = host_name(from);
+                let voted = view.votes.iter().find(|vote| vote.epoch == epoch).cloned();
+                self.take_gossip(host, from, &view);
+                let voted = voted.map(Box::new);
+                self.handle(
+                    host,
+                    Event::Answered {
+                        voter,
+                        epoch,
+                        answer,
+                        voted,
+                    },
+                );
+            }
+            Told::Events(_) => {}
+        }
+    }
+
+    pub(super) fn take_gossip(&mut self, host: usize, from: usize, view: &RegisterView) {
+        // In any order, and not always to the end: an agent may crash in the middle of it.
+        let first = self.random.below(3);
+        let parts = if self.healed {
+            3
+        } else {
+            self.random.between(1, 3)
+        };
+        for part in 0..parts {
+            match (first + part) % 3 {
+                0 => {
+                    if let Some(record) = view.decided.clone() {
+                        self.handle(host, Event::Learn(Box::new(record)));
+                    }
+                }
+                1 => {
+                    for record in view.votes.clone() {
+                        let voter = host_name(from);
+                        let record = Box::new(record);
+                        self.handle(host, Event::Hear { voter, record });
+                    }
+                }
+                _ => {
+                    if view.revocations != self.hosts[host].node.register.revocations {
+                        let revocations = view.revocations.clone();
+                        self.handle(host, Event::HearRevocations(revocations));
+                    }
+                }
+            }
+        }
+    }
+}
