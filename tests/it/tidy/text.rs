@@ -16,15 +16,11 @@ const LONGER: &[(&str, usize, &str)] = &[
     ("agent/domain/src/proposer.rs", 500, "one machine"),
     (
         "tests/src/sim/mesh.rs",
-        950,
+        600,
         "the simulated world; owed: a split",
     ),
+    ("tests/src/sim/client.rs", 550, "one machine"),
     ("tests/src/sim/checker.rs", 550, "every rule in one place"),
-    (
-        "agent/domain/src/replication/tests.rs",
-        650,
-        "one table of findings",
-    ),
     ("tests/it/builds.rs", 500, "cases"),
     ("tests/it/builds/bad_bundles.rs", 500, "cases"),
     ("tests/it/snapshots.rs", 600, "cases"),
@@ -40,7 +36,9 @@ fn length(text: &str) -> usize {
 #[test]
 fn files_stay_short() {
     let mut faults = Vec::new();
-    for (file, text) in sources() {
+    // Unit tests in a file of their own are no more counted than those below the code.
+    let all = sources().into_iter();
+    for (file, text) in all.filter(|(file, _)| !file.ends_with("/tests.rs")) {
         let longer = LONGER.iter().find(|(name, _, _)| *name == file);
         let most = longer.map_or(LINES_MAX, |(_, lines, _)| *lines);
         let lines = length(&text);
