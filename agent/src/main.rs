@@ -234,6 +234,7 @@ fn protocol_settings(config: &Config) -> NodeProtocolSettings {
         },
         expected_peers: cbddc.expected_peers.clone(),
         target_collections: cbddc.target_collections.clone(),
+        canary: cbddc.canary_writes.then(|| config.node.to_string()),
         limit: config.health.timeout,
     }
 }

@@ -302,3 +302,25 @@ fn a_release_comes_in_waves_and_goes_again() {
     let actors: Vec<Value> = mesh.journal(0).iter().map(|e| e["actor"].clone()).collect();
     assert!(actors.contains(&Value::from("ana")), "{actors:?}");
 }
+
+/// Nobody writes: only the agents' own events can prove that replication works.
+#[test]
+fn a_canary_proves_replication_where_nothing_else_moves() {
+    let mesh = TestMesh::start(MeshOptions {
+        canary_writes: true,
+        ..MeshOptions::default()
+    });
+    for version in ["1.0", "1.1"] {
+        mesh.make_build(version, "");
+        let ran = mesh.cbctl(&mesh.rollout(version)).expect(0);
+        if version == "1.1" {
+            assert!(
+                ran.stderr
+                    .contains("arrived everywhere exactly once, in cbagent.canary"),
+                "{}",
+                ran.stderr
+            );
+            assert!(!ran.stderr.contains("unproven"), "{}", ran.stderr);
+        }
+    }
+}

@@ -58,6 +58,12 @@ impl HealthService for Services {
             | Phase::Reverting(_)
             | Phase::Stuck { .. } => {}
         }
+        // Asking for one event is asking for the time only.
+        if request.limit != 1
+            && let Err(error) = protocol.write_canary(self.world.now().wall_ms).await
+        {
+            tracing::warn!(error = error_chain(&error), "no canary event was written");
+        }
         let observed = protocol.observe(request.since_wall_ms).await;
         let observed = observed
             .map_err(|error| refuse(Code::Unavailable, "node_unreachable", error_chain(&error)))?;
