@@ -2,13 +2,14 @@
 //! and lets adapters perform it.
 //!
 //! In reading order: [`ports`] says what the engine needs of the world; [`engine`] is the loop;
-//! [`monitor`] tells it what the checks find; [`grpc`] is what clients and peers call; [`adapters`]
+//! [`monitor`] tells it what the checks find; [`janitor`] clears away; [`grpc`] is what clients and peers call; [`adapters`]
 //! fulfil the ports, each named after its technology. The binary's `main` picks the adapters.
 
 pub mod adapters;
 pub mod config;
 pub mod engine;
 pub mod grpc;
+pub mod janitor;
 pub mod monitor;
 pub mod ports;
 

@@ -16,7 +16,8 @@ use cbagent::adapters::tls::Tls;
 use cbagent::adapters::world::HostWorld;
 use cbagent::config::{ChannelMode, Config};
 use cbagent::engine::Engine;
-use cbagent::grpc::{Services, serve};
+use cbagent::grpc::{Services, UPLOADS_MAX, serve};
+use cbagent::janitor::Janitor;
 use cbagent::monitor::{Health, MonitorSettings, poll_peers, watch_node};
 use cbagent::ports::Supervisor;
 use cbddc_domain::manifest::Limits;
@@ -28,7 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing_subscriber::EnvFilter;
@@ -144,7 +145,19 @@ async fn run_agent(config: Config) -> anyhow::Result<()> {
     };
     let (engine, handle) = Engine::new(context, node, world.clone(), Arc::new(store.clone()));
     let (health_in, health) = watch::channel(Health::default());
+    let janitor = Janitor {
+        engine: handle.clone(),
+        world: world.clone(),
+        store: store.clone(),
+        snapshots: snapshots.clone(),
+        kept: config
+            .limits
+            .snapshots_kept
+            .try_into()
+            .unwrap_or(usize::MAX),
+    };
     let services = Services {
+        uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
         engine: handle.clone(),
         store,
         builds,
@@ -169,6 +182,7 @@ async fn run_agent(config: Config) -> anyhow::Result<()> {
         health_in,
         stop.clone(),
     ));
+    tasks.spawn(janitor.run(stop.clone()));
     let others = others.into_keys().collect();
     tasks.spawn(poll_peers(
         handle,

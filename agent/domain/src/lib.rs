@@ -28,6 +28,7 @@ pub mod register;
 pub mod relative_path;
 pub mod release;
 pub mod replication;
+pub mod retention;
 pub mod rollback;
 mod serde_pairs;
 pub mod step;

@@ -26,6 +26,10 @@ impl BuildService for Services {
         request: Request<Streaming<v1::PushBuildRequest>>,
     ) -> Result<Response<v1::PushBuildResponse>, Status> {
         let actor = person(&request)?;
+        let Ok(_room) = self.uploads.try_acquire() else {
+            let text = "too many bundles arrive at once: try again when the others are done";
+            return Err(refuse(Code::ResourceExhausted, "busy", text));
+        };
         let mut parts = request.into_inner();
         let first = parts.message().await?.and_then(|message| message.part);
         let Some(v1::push_build_request::Part::Build(build)) = first else {

@@ -27,13 +27,18 @@ use cbddc_proto::WORD_KEY;
 use cbddc_proto::convert::Malformed;
 use std::path::PathBuf;
 use std::sync::Arc;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Request, Status};
+
+/// Bundles that may arrive at once; each takes disk and a thread.
+pub const UPLOADS_MAX: usize = 4;
 
 /// What the services share.
 #[derive(Clone)]
 pub struct Services {
+    /// Room for bundles that arrive.
+    pub uploads: Arc<Semaphore>,
     /// The state machine.
     pub engine: EngineHandle,
     /// The journal.

@@ -21,7 +21,7 @@ pub enum BuildError {
         source: io::Error,
     },
     /// The disk is full, or would be.
-    #[error("{free} bytes free, {needed} bytes needed on {}; free some space or remove builds with `cbctl build rm`", path.display())]
+    #[error("{free} bytes free, {needed} bytes needed on {}; free some space", path.display())]
     NoSpace {
         /// The bytes that may still be written.
         free: u64,
