@@ -390,8 +390,7 @@ impl Register {
     }
 }
 
-/// The revocations that follow from a decided record (rules 12 and 14): what it revokes, and the
-/// lifting of those against releases that it orders.
+/// The revocations that follow from a decided record (rules 12 and 14). No record lifts one yet.
 pub fn record_revocations(record: &Record) -> Revocations {
     let revoked = record.revokes.iter().map(|(build, reason)| {
         (

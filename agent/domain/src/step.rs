@@ -1,7 +1,8 @@
 //! The state machine of one agent: event in, new state and actions out.
 //!
 //! [`step`] decides; it performs nothing. What a request asks for is in `requests.rs`, what follows
-//! from effects in `switching.rs`, what a decided record leads to in `settling.rs`.
+//! from effects in `switching.rs` and `reverting.rs`, what the checks find in `watching.rs`, what time
+//! and decided records lead to in `settling.rs`.
 
 use crate::generation::{Fallback, GenerationNumber};
 use crate::node::{Action, Context, Effect, Entry, Event, Node, Pending, Refusal, Reply, Step};
@@ -10,10 +11,12 @@ use crate::release::Release;
 use crate::time::Now;
 
 mod requests;
+mod reverting;
 mod settling;
 mod switching;
 #[cfg(test)]
 mod tests;
+mod watching;
 
 /// Takes one event. A refusal means that nothing has changed.
 pub fn step(context: &Context, node: &Node, event: Event, now: &Now) -> Result<Step, Refusal> {
