@@ -14,6 +14,7 @@ mod process;
 mod quiesce;
 mod simulation;
 mod snapshots;
+mod state;
 mod tidy;
 mod tls;
 mod vectors;

@@ -8,11 +8,6 @@ const LINES_MAX: usize = 450;
 
 /// Files that are longer for a reason.
 const LONGER: &[(&str, usize, &str)] = &[
-    (
-        "agent/domain/src/step/switching.rs",
-        850,
-        "the machine of a switch; owed: a split",
-    ),
     ("agent/domain/src/proposer.rs", 500, "one machine"),
     (
         "tests/src/sim/mesh.rs",

@@ -1,0 +1,140 @@
+//! The agent's state database: what is saved is there after a restart, and damage is noticed.
+
+use cbagent::adapters::sqlite::{SqliteError, SqliteStore};
+use cbagent::ports::{JournalLine, Store as _};
+use cbddc_domain::node::Node;
+use cbddc_domain::phase::Phase;
+use cbddc_domain::register::Epoch;
+use rusqlite::Connection;
+use std::path::Path;
+use tempfile::TempDir;
+
+fn line(number: u64) -> JournalLine {
+    JournalLine {
+        wall_ms: 1_700_000_000_000,
+        kind: "test".into(),
+        epoch: Some(Epoch {
+            counter: number,
+            nonce: u64::MAX,
+        }),
+        generation: Some(number),
+        actor: "ana".into(),
+        text: format!("line {number}"),
+    }
+}
+
+/// Saves three times, and closes the database.
+async fn filled(folder: &TempDir) -> (std::path::PathBuf, Node) {
+    let path = folder.path().join("state.db");
+    let (store, mut node) = SqliteStore::open(&path).expect("a new database");
+    assert_eq!(node, Node::default());
+    for number in 1..=3 {
+        node.effects = number;
+        store
+            .save(&node, vec![line(2 * number - 1), line(2 * number)])
+            .await
+            .expect("it is saved");
+    }
+    drop(store);
+    (path, node)
+}
+
+/// The database's thread closes it a moment after the last handle is gone.
+fn reopened(path: &Path) -> Result<(SqliteStore, Node), SqliteError> {
+    let mut outcome = SqliteStore::open(path);
+    for _ in 0..200 {
+        match &outcome {
+            Err(SqliteError::Open { .. }) => std::thread::yield_now(),
+            Ok(_) | Err(_) => break,
+        }
+        outcome = SqliteStore::open(path);
+    }
+    outcome
+}
+
+#[tokio::test]
+async fn what_was_saved_is_there_again() {
+    let folder = TempDir::new().expect("a folder");
+    let (path, node) = filled(&folder).await;
+    let (store, found) = reopened(&path).expect("it opens again");
+    assert_eq!(found, node);
+    let lines = store.lines_after(4, 10).await.expect("the journal");
+    let lines: Vec<_> = lines
+        .into_iter()
+        .map(|stored| (stored.number, stored.line))
+        .collect();
+    assert_eq!(lines, [(5, line(5)), (6, line(6))]);
+    assert_eq!(*store.newest().borrow(), 6);
+}
+
+#[tokio::test]
+async fn a_journal_that_was_changed_is_noticed() {
+    let changes = [
+        ("UPDATE journal SET text = 'line 4 ' WHERE number = 4", 4),
+        ("UPDATE journal SET actor = 'bob' WHERE number = 1", 1),
+        (
+            "UPDATE journal SET wall_ms = wall_ms + 1 WHERE number = 6",
+            6,
+        ),
+        ("DELETE FROM journal WHERE number = 3", 3),
+        ("UPDATE journal SET hash = zeroblob(32) WHERE number = 2", 2),
+    ];
+    for (change, at) in changes {
+        let folder = TempDir::new().expect("a folder");
+        let (path, _) = filled(&folder).await;
+        drop(reopened(&path).expect("it is in order"));
+        let changed = || Connection::open(&path)?.execute(change, []);
+        while changed().is_err() {
+            std::thread::yield_now();
+        }
+        match reopened(&path) {
+            Err(SqliteError::ChainBroken(line)) => assert_eq!(line, at, "{change}"),
+            Err(error) => panic!("{change}: {error}"),
+            Ok(_) => panic!("{change}: not noticed"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn two_agents_never_share_a_state() {
+    let folder = TempDir::new().expect("a folder");
+    let path = folder.path().join("state.db");
+    let (_held, _) = SqliteStore::open(&path).expect("a new database");
+    assert!(matches!(
+        SqliteStore::open(&path),
+        Err(SqliteError::Open { .. })
+    ));
+}
+
+#[tokio::test]
+async fn a_newer_shape_is_left_alone() {
+    let folder = TempDir::new().expect("a folder");
+    let path = folder.path().join("state.db");
+    Connection::open(&path)
+        .and_then(|c| c.pragma_update(None, "user_version", 99))
+        .expect("a database");
+    assert!(matches!(
+        SqliteStore::open(&path),
+        Err(SqliteError::Newer { found: 99 })
+    ));
+}
+
+/// A state that an earlier agent saved must be read by every later one. The file is from a real
+/// agent; a new shape gets a file of its own beside it.
+#[test]
+fn saved_states_of_every_shape_are_read() {
+    let document = include_str!("../vectors/state-shape-1.json");
+    let node: Node = serde_json::from_str(document).expect("the state of shape 1");
+    assert!(
+        matches!(node.phase, Phase::Steady { running: Some(6) }),
+        "{:?}",
+        node.phase
+    );
+    assert!(node.history.iter().count() >= 5 && node.rollouts.len() >= 4);
+    let decided = node.register.decided.as_ref().expect("a decided record");
+    assert_eq!(decided.epoch.counter, 6);
+    assert_eq!(node.register.revocations.len(), 1);
+    let again: Node =
+        serde_json::from_str(&serde_json::to_string(&node).expect("JSON")).expect("the same");
+    assert_eq!(again, node);
+}
