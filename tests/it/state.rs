@@ -77,6 +77,7 @@ async fn a_journal_that_was_changed_is_noticed() {
             6,
         ),
         ("DELETE FROM journal WHERE number = 3", 3),
+        ("DELETE FROM journal WHERE number > 4", 5),
         ("UPDATE journal SET hash = zeroblob(32) WHERE number = 2", 2),
     ];
     for (change, at) in changes {

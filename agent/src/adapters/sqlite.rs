@@ -233,6 +233,11 @@ fn migrate(connection: &mut Connection) -> Result<(), SqliteError> {
                  text TEXT NOT NULL,
                  hash BLOB NOT NULL
              );
+             CREATE TABLE journal_head (
+                 id INTEGER PRIMARY KEY CHECK (id = 1),
+                 number INTEGER NOT NULL,
+                 hash BLOB NOT NULL
+             );
              PRAGMA user_version = 1;",
         )?;
         transaction.commit()?;
@@ -266,6 +271,10 @@ fn append(connection: &Connection, lines: Vec<JournalLine>) -> Result<u64, Sqlit
             hash.as_bytes()
         ])?;
     }
+    // Kept apart, so that missing newest lines are noticed too.
+    let statement = "INSERT INTO journal_head (id, number, hash) VALUES (1, ?1, ?2) \
+                     ON CONFLICT (id) DO UPDATE SET number = ?1, hash = ?2";
+    connection.execute(statement, params![number, hash.as_bytes()])?;
     Ok(number)
 }
 
@@ -295,7 +304,13 @@ fn chained(previous: &Digest, number: u64, line: &JournalLine) -> Digest {
 }
 
 fn check_chain(connection: &Connection) -> Result<u64, SqliteError> {
-    let (newest, _) = last_line(connection)?;
+    let (newest, last) = last_line(connection)?;
+    let head = "SELECT number, hash FROM journal_head WHERE id = 1";
+    let head = connection.query_row(head, [], |row| Ok((row.get(0)?, read_hash(row, 1)?)));
+    let head: (u64, Digest) = head.optional()?.unwrap_or((0, Digest::from_bytes([0; 32])));
+    if head != (newest, last) {
+        return Err(SqliteError::ChainBroken(newest.min(head.0) + 1));
+    }
     let first = newest.saturating_sub(CHECKED_ON_OPEN) + 1;
     let before = "SELECT hash FROM journal WHERE number = ?1";
     let before = connection
