@@ -15,7 +15,7 @@ use cbagent::adapters::sqlite::SqliteStore;
 use cbagent::adapters::tls::Tls;
 use cbagent::adapters::world::HostWorld;
 use cbagent::config::{ChannelMode, Config};
-use cbagent::engine::Engine;
+use cbagent::engine::{CrashPoint, Engine};
 use cbagent::grpc::{Services, UPLOADS_MAX, serve};
 use cbagent::janitor::Janitor;
 use cbagent::monitor::{Health, MonitorSettings, poll_peers, watch_node};
@@ -191,6 +191,8 @@ async fn run_agent(config: Config) -> anyhow::Result<()> {
         config.peers.poll,
         stop.clone(),
     ));
+    let crash = std::env::var("CBAGENT_CRASH").ok();
+    let engine = engine.crashing_at(crash.as_deref().and_then(CrashPoint::parse));
     let engine = tasks.spawn(engine.run(stop.clone()));
     let address = listener
         .local_addr()

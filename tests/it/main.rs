@@ -12,6 +12,7 @@ mod fixture_sync;
 mod mesh;
 mod process;
 mod quiesce;
+mod scenarios;
 mod simulation;
 mod snapshots;
 mod state;

@@ -23,12 +23,14 @@ pub mod ports;
 pub mod processes;
 pub mod run;
 pub mod test_mesh;
+pub mod twice;
 pub mod writer;
 
 pub use count::Count;
 pub use options::{MeshOptions, Timing};
 pub use run::{Ran, Running};
 pub use test_mesh::TestMesh;
+pub use twice::TwiceWatch;
 pub use writer::Writer;
 
 use std::time::{Duration, Instant};

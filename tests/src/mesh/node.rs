@@ -167,7 +167,7 @@ call_timeout = "2s"
 
     /// Starts the agent; does not wait for it.
     #[track_caller]
-    pub(super) fn spawn_agent(&mut self) {
+    pub(super) fn spawn_agent(&mut self, crash: Option<&str>) {
         assert!(self.agent.is_none(), "the agent of {} runs", self.name);
         let log = File::options()
             .create(true)
@@ -184,6 +184,9 @@ call_timeout = "2s"
             .stderr(log)
             // Ctrl-C at the terminal is for whoever started the mesh, not for its agents.
             .process_group(0);
+        if let Some(crash) = crash {
+            command.env("CBAGENT_CRASH", crash);
+        }
         self.agent = Some(command.spawn().expect("cbagent can be started"));
     }
 
@@ -195,7 +198,7 @@ call_timeout = "2s"
     }
 
     /// True when the agent was started and ended by itself.
-    pub(super) fn agent_ended(&mut self) -> bool {
+    pub fn agent_ended(&mut self) -> bool {
         self.agent
             .as_mut()
             .is_some_and(|agent| !matches!(agent.try_wait(), Ok(None)))

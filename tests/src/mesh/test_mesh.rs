@@ -102,7 +102,9 @@ impl TestMesh {
 
     /// False when an agent ended, as it does when somebody took its port.
     fn try_start(&mut self) -> bool {
-        self.nodes.iter_mut().for_each(TestNode::spawn_agent);
+        self.nodes
+            .iter_mut()
+            .for_each(|node| node.spawn_agent(None));
         let folder = self.root.clone();
         wait_for("every agent answers", START_LIMIT, || {
             if self.nodes.iter_mut().any(TestNode::agent_ended) {
@@ -226,7 +228,13 @@ impl TestMesh {
     /// Starts the agent of a host and waits until it answers.
     #[track_caller]
     pub fn start_agent(&mut self, index: usize) {
-        self.nodes[index].spawn_agent();
+        self.start_agent_crashing(index, None);
+    }
+
+    /// The same; where `crash` names a point such as `after:stop`, the agent ends itself there.
+    #[track_caller]
+    pub fn start_agent_crashing(&mut self, index: usize, crash: Option<&str>) {
+        self.nodes[index].spawn_agent(crash);
         let name = self.nodes[index].name.clone();
         wait_for("an agent answers", START_LIMIT, || {
             let ended = self.nodes[index].agent_ended();
@@ -234,6 +242,16 @@ impl TestMesh {
             let node = self.status_of(index);
             (node["outcome"] == "ok").then_some(())
         });
+    }
+
+    /// Waits until the agent of a host has ended by itself.
+    #[track_caller]
+    pub fn wait_for_crash(&mut self, index: usize, limit: Duration) {
+        let node = &mut self.nodes[index];
+        wait_for("the agent crashes", limit, || {
+            node.agent_ended().then_some(())
+        });
+        node.kill_agent();
     }
 
     /// Kills the agent of a host as `kill -9` does; its node goes on.
@@ -344,6 +362,13 @@ impl TestMesh {
         let path = format!("/doc/{collection}/{key}{query}");
         let port = self.nodes[index].http_port;
         let answer = http::request(port, "PUT", &path, &value.to_string());
+        answer.is_ok_and(|(status, _)| status == 200)
+    }
+
+    /// Whether a node holds a document.
+    pub fn has_document(&self, index: usize, collection: &str, key: &str) -> bool {
+        let path = format!("/doc/{collection}/{key}");
+        let answer = http::request(self.nodes[index].http_port, "GET", &path, "");
         answer.is_ok_and(|(status, _)| status == 200)
     }
 

@@ -1,0 +1,87 @@
+//! A bad build of each kind is caught by the check that should catch it, and the mesh goes back.
+
+use super::{LIMIT, mesh_on_1_0, options};
+use cbddc_tests::mesh::{TestMesh, Writer};
+use std::time::Duration;
+
+/// Rolls a bad build out: it fails with one of these words, and the mesh is back on 1.0.
+#[track_caller]
+fn caught(mesh: &TestMesh, version: &str, faults: &str, words: &[&str]) {
+    mesh.make_build(version, faults);
+    let ran = mesh.cbctl(&mesh.rollout(version)).expect(4);
+    let told = ran
+        .stderr
+        .lines()
+        .find(|line| line.starts_with("went back"))
+        .unwrap_or_default();
+    assert!(
+        words.iter().any(|word| told.contains(word)),
+        "{faults}: {told:?} has none of {words:?}\n{ran}"
+    );
+    mesh.wait_until_all_run("1.0", LIMIT);
+    for index in 0..mesh.len() {
+        let stats = mesh.stats(index).expect("the node answers");
+        assert_eq!(stats["version"], "1.0");
+    }
+    let touched: Vec<usize> = (0..mesh.len())
+        .filter(|index| {
+            mesh.journal(*index).iter().any(|entry| {
+                entry["text"].as_str().is_some_and(|text| {
+                    entry["kind"] == "switch_began" && text.contains(&format!("cbddc@{version} "))
+                })
+            })
+        })
+        .collect();
+    assert_eq!(touched, [0], "{faults}: only the canary may have met it");
+}
+
+fn mesh() -> TestMesh {
+    mesh_on_1_0(options(Duration::from_secs(3), Duration::from_secs(6)))
+}
+
+#[test]
+fn builds_that_do_not_come_up() {
+    let mesh = mesh();
+    let writer = Writer::start(&mesh, "orders");
+    caught(
+        &mesh,
+        "1.1",
+        "crash-on-start=3",
+        &["ended by itself", "exit code 3"],
+    );
+    caught(&mesh, "1.2", "crash-after=1", &["ended by itself"]);
+    caught(&mesh, "1.3", "slow-start=60", &["healthy", "ready"]);
+    caught(&mesh, "1.4", "unhealthy-after=0", &["http"]);
+    let count = mesh.count_documents(&writer.stop(), LIMIT);
+    assert!(count.acknowledged > 10 && count.is_clean(), "{count:?}");
+}
+
+#[test]
+fn builds_that_their_peers_do_not_know() {
+    let mesh = mesh();
+    caught(&mesh, "1.1", "refuse-auth", &["token"]);
+    caught(&mesh, "1.2", "wrong-token", &["joined"]);
+}
+
+#[test]
+fn builds_that_lose_and_double_events_behind_a_healthy_face() {
+    let mesh = mesh();
+    let writer = Writer::start(&mesh, "orders");
+    caught(&mesh, "1.1", "drop-every=1", &["missed"]);
+    caught(
+        &mesh,
+        "1.2",
+        "stall-sync",
+        &["joined", "mesh check did not pass in time"],
+    );
+    let count = mesh.count_documents(&writer.stop(), LIMIT);
+    assert!(count.acknowledged > 10 && count.is_clean(), "{count:?}");
+    let writer = Writer::start(&mesh, "orders");
+    caught(
+        &mesh,
+        "1.3",
+        "dup-every=2",
+        &["twice", "duplicate", "doubled"],
+    );
+    drop(writer);
+}

@@ -1,0 +1,86 @@
+//! `kill -9` of `cbctl` in each phase, and what other admins can do meanwhile.
+
+use super::{LIMIT, mesh_on_1_0, options, phase, wait_for_phase};
+use cbddc_tests::mesh::TestMesh;
+use std::time::Duration;
+
+/// Every node is steady, on 1.0, and free for the next rollout.
+#[track_caller]
+fn all_back(mesh: &TestMesh) {
+    mesh.wait_until_all_run("1.0", LIMIT);
+    mesh.wait_for("nobody holds a node", LIMIT, |mesh| {
+        let held = (0..mesh.len()).any(|index| {
+            mesh.status_of(index)["result"]["lock"]
+                .as_object()
+                .is_some()
+        });
+        (!held).then_some(())
+    });
+}
+
+#[test]
+fn a_mesh_whose_client_dies_goes_back_by_itself() {
+    let mesh = mesh_on_1_0(options(Duration::from_secs(2), Duration::from_secs(20)));
+    let moments: [(usize, &str); 4] = [
+        (1, "prepared"),
+        (0, "switching"),
+        (0, "probation"),
+        (1, "probation"),
+    ];
+    for (number, (index, wanted)) in moments.into_iter().enumerate() {
+        let version = format!("1.1.{number}");
+        mesh.make_build(&version, "");
+        let client = mesh.cbctl_spawn(&mesh.rollout(&version));
+        wait_for_phase(&mesh, index, wanted);
+        client.kill();
+        all_back(&mesh);
+    }
+    // Whoever comes next finds a free mesh.
+    mesh.make_build("1.2", "");
+    mesh.cbctl(&mesh.rollout("1.2")).expect(0);
+    mesh.wait_until_all_run("1.2", LIMIT);
+}
+
+#[test]
+fn a_decided_rollout_stays_without_its_client() {
+    let mesh = mesh_on_1_0(options(Duration::from_secs(2), Duration::from_secs(20)));
+    mesh.make_build("1.1", "");
+    let client = mesh.cbctl_spawn(&mesh.rollout("1.1"));
+    mesh.wait_for("it is decided", LIMIT, |_| {
+        client.stderr().contains("decided").then_some(())
+    });
+    client.kill();
+    mesh.wait_until_all_run("1.1", LIMIT);
+}
+
+#[test]
+fn others_are_told_who_holds_the_mesh_and_may_go_on_or_end_it() {
+    let mesh = mesh_on_1_0(options(Duration::from_secs(15), Duration::from_secs(20)));
+    mesh.make_build("1.1", "");
+    mesh.make_build("1.2", "");
+    let client = mesh.cbctl_spawn(&mesh.rollout("1.1"));
+    wait_for_phase(&mesh, 0, "probation");
+    let second = mesh.cbctl(&mesh.rollout("1.2")).expect(6);
+    for words in [
+        "held by ana for a rollout of cbddc@1.1",
+        "cbctl rollout resume",
+        "cbctl rollout abort",
+    ] {
+        assert!(second.stderr.contains(words), "{second}");
+    }
+    client.kill();
+    mesh.cbctl(&["rollout", "resume", "--yes"]).expect(0);
+    mesh.wait_until_all_run("1.1", LIMIT);
+
+    let client = mesh.cbctl_spawn(&mesh.rollout("1.2"));
+    wait_for_phase(&mesh, 0, "probation");
+    client.kill();
+    mesh.cbctl(&["rollout", "abort", "--yes", "--reason", "not today"])
+        .expect(0);
+    mesh.wait_until_all_run("1.1", LIMIT);
+    assert_eq!(phase(&mesh, 0), "steady");
+    let list = mesh.cbctl(&["rollout", "list"]).expect(0);
+    assert!(list.stdout.contains("not today"), "{list}");
+    // There is nothing left to end.
+    mesh.cbctl(&["rollout", "abort", "--yes"]).expect(1);
+}

@@ -1,0 +1,112 @@
+//! Rollbacks that are not the plain case.
+
+use super::{LIMIT, mesh_on_1_0, options, wait_for_phase};
+use cbddc_tests::mesh::{MeshOptions, TestMesh};
+use serde_json::json;
+use std::time::Duration;
+
+fn usual() -> MeshOptions {
+    options(Duration::from_secs(3), Duration::from_secs(20))
+}
+
+#[track_caller]
+fn roll_out(mesh: &TestMesh, version: &str) {
+    mesh.make_build(version, "");
+    mesh.cbctl(&mesh.rollout(version)).expect(0);
+    mesh.wait_until_all_run(version, LIMIT);
+}
+
+#[test]
+fn a_host_that_was_away_converges_when_it_comes_back() {
+    let mut mesh = mesh_on_1_0(usual());
+    let nowhere = mesh.cbctl(&["rollback", "--mesh", "--yes"]).expect(2);
+    assert!(
+        nowhere.stderr.contains("no release to go back to"),
+        "{nowhere}"
+    );
+    roll_out(&mesh, "1.1");
+    mesh.kill_agent(2);
+    let ran = mesh
+        .cbctl(&[
+            "rollback",
+            "--mesh",
+            "--yes",
+            "--verify",
+            "3s",
+            "--timeout",
+            "2s",
+        ])
+        .expect(3);
+    assert!(ran.stderr.contains("n3"), "{ran}");
+    mesh.start_agent(2);
+    mesh.wait_until_all_run("1.0", LIMIT);
+    // What was left is revoked: it is not rolled out again.
+    let again = mesh.cbctl(&mesh.rollout("1.1")).expect(2);
+    assert!(again.stderr.contains("revoked"), "{again}");
+}
+
+#[test]
+fn a_rollback_ends_a_rollout_that_is_under_way() {
+    let mesh = mesh_on_1_0(options(Duration::from_secs(15), Duration::from_secs(20)));
+    mesh.make_build("1.1", "");
+    let mut client = mesh.cbctl_spawn(&mesh.rollout("1.1"));
+    wait_for_phase(&mesh, 0, "probation");
+    mesh.cbctl(&["rollback", "--mesh", "--yes", "--reason", "stop it"])
+        .expect(0);
+    mesh.wait_until_all_run("1.0", LIMIT);
+    assert_ne!(client.wait(LIMIT).code, 0);
+    let again = mesh.cbctl(&mesh.rollout("1.1")).expect(2);
+    assert!(
+        again.stderr.contains("revoked") && again.stderr.contains("stop it"),
+        "{again}"
+    );
+}
+
+#[test]
+fn a_restore_brings_the_old_state_back_and_keeps_the_new_one() {
+    let mesh = mesh_on_1_0(MeshOptions {
+        nodes: 1,
+        ..usual()
+    });
+    assert!(mesh.put(0, "orders", "before", &json!({"n": 1}), true));
+    roll_out(&mesh, "1.1");
+    assert!(mesh.put(0, "orders", "after", &json!({"n": 2}), true));
+    mesh.cbctl(&["rollback", "--mesh", "--yes", "--restore"])
+        .expect(0);
+    mesh.wait_until_all_run("1.0", LIMIT);
+    assert!(mesh.has_document(0, "orders", "before"));
+    assert!(!mesh.has_document(0, "orders", "after"));
+    let owed = mesh.status_of(0)["result"]["owed"].clone();
+    let kept = owed[0]
+        .as_str()
+        .expect("what was replaced is owed")
+        .to_owned();
+    // It is still there, and can be had back.
+    mesh.cbctl(&["snapshot", "restore", &kept, "--node", "n1", "--yes"])
+        .expect(0);
+    mesh.wait_for("the newer document is back", LIMIT, |mesh| {
+        mesh.has_document(0, "orders", "after").then_some(())
+    });
+    mesh.cbctl(&["rollback", "--mesh", "--to", "1.7", "--yes"])
+        .expect(1);
+}
+
+#[test]
+fn one_node_alone_goes_forth_and_back() {
+    let mesh = mesh_on_1_0(usual());
+    mesh.make_build("1.1", "");
+    let mut arguments = mesh.rollout("1.1");
+    let all = arguments
+        .iter()
+        .position(|word| word == "--mesh")
+        .expect("the whole mesh is meant");
+    arguments.splice(all..=all, ["--node".to_owned(), "n2".to_owned()]);
+    mesh.cbctl(&arguments).expect(0);
+    let version = |index| mesh.stats(index).map(|stats| stats["version"].clone());
+    assert_eq!(
+        [version(0), version(1), version(2)],
+        [Some(json!("1.0")), Some(json!("1.1")), Some(json!("1.0"))]
+    );
+    mesh.cbctl(&["rollback", "--node", "n2", "--yes"]).expect(0);
+    mesh.wait_until_all_run("1.0", LIMIT);
+}
