@@ -19,8 +19,14 @@ use tokio::time::Instant;
 use tonic::Status;
 use tonic::transport::Channel;
 
-/// How often each node is looked at.
-const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+/// How often each node is looked at: soon after it has moved, and the less often the longer it
+/// stands still.
+const LOOK_MIN: Duration = Duration::from_millis(20);
+const LOOK_MAX: Duration = Duration::from_millis(250);
+
+/// Which part of the time since a node moved may pass before it is looked at again: what is seen is
+/// late by that part at most.
+const LOOK_PART: u32 = 8;
 
 /// How often the proposer is told that time has passed.
 const TICK: Duration = Duration::from_millis(200);
@@ -127,16 +133,23 @@ impl Driver {
     }
 
     async fn keep_looking(self: Arc<Self>, node: NodeName) {
+        let mut moved = Instant::now();
+        let mut text = String::new();
         loop {
             let limit = self.session.timeout();
             if let Reply::Ok(shown) = self.session.call(&node, limit, look).await {
+                if text != shown.phase_text {
+                    moved = Instant::now();
+                    text.clone_from(&shown.phase_text);
+                }
                 let answer = Answer::Shown(node.clone(), Box::new(shown));
                 if self.told.send(answer).await.is_err() {
                     return;
                 }
             }
+            let pause = (moved.elapsed() / LOOK_PART).clamp(LOOK_MIN, LOOK_MAX);
             tokio::select! {
-                () = tokio::time::sleep(LOOK_INTERVAL) => {}
+                () = tokio::time::sleep(pause) => {}
                 () = self.told.closed() => return,
             }
         }

@@ -21,8 +21,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often a node that was just started is looked at.
-const READY_INTERVAL: Duration = Duration::from_millis(100);
+/// How often a node that was just started is looked at: often at first, so that a quick node is not
+/// kept waiting, and then after each eighth of the time that it has taken so far.
+const READY_MIN: Duration = Duration::from_millis(20);
+const READY_MAX: Duration = Duration::from_millis(250);
 
 /// The adapters of one host.
 pub struct HostWorld {
@@ -228,14 +230,16 @@ impl HostWorld {
             if judgement.status.is_acceptable() {
                 return Ok(None);
             }
-            if self.clock.now().since_boot_ms.saturating_sub(began) > limit {
+            let taken = self.clock.now().since_boot_ms.saturating_sub(began);
+            if taken > limit {
                 let why = judgement.reasons.join("; ");
                 return Err(EffectError(format!(
                     "not ready within {} s: {why}",
                     self.ready_limit.as_secs_f32()
                 )));
             }
-            tokio::time::sleep(READY_INTERVAL).await;
+            let pause = Duration::from_millis(taken / 8).clamp(READY_MIN, READY_MAX);
+            tokio::time::sleep(pause).await;
         }
     }
 }

@@ -1,0 +1,55 @@
+//! Medians, and a line of the table per job.
+
+use std::time::{Duration, Instant};
+
+/// How long something took.
+pub(crate) fn timed(work: impl FnOnce()) -> Duration {
+    let began = Instant::now();
+    work();
+    began.elapsed()
+}
+
+/// The middle of several measurements, the lower one of two. There must be one at least.
+pub(crate) fn median(times: &[Duration]) -> Duration {
+    let mut sorted = times.to_vec();
+    sorted.sort();
+    sorted[(sorted.len() - 1) / 2]
+}
+
+/// The names of the columns.
+pub(crate) fn heading() {
+    row(&["job", "peer", "ours", "peer's", "ratio", "goal"]);
+}
+
+/// Ours beside a peer's, both in milliseconds, with the ratio that we want to stay within.
+pub(crate) fn compare(job: &str, peer: &str, ours: Duration, theirs: Duration, goal: Option<f64>) {
+    let ratio = ours.as_secs_f64() / theirs.as_secs_f64();
+    row(&[
+        job,
+        peer,
+        &format!("{:.1} ms", millis(ours)),
+        &format!("{:.1} ms", millis(theirs)),
+        &format!("{ratio:.2}"),
+        &goal.map_or_else(|| "-".to_owned(), |goal| verdict(ratio, goal, "")),
+    ]);
+}
+
+/// A figure of ours beside its limit.
+pub(crate) fn bounded(job: &str, ours: f64, unit: &str, goal: f64) {
+    let shown = format!("{ours:.2} {unit}");
+    row(&[job, "-", &shown, "-", "-", &verdict(ours, goal, unit)]);
+}
+
+fn verdict(found: f64, goal: f64, unit: &str) -> String {
+    let word = if found <= goal { "met" } else { "missed" };
+    format!("<= {goal} {unit} {word}").replace("  ", " ")
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
+
+fn row(cells: &[&str; 6]) {
+    let [job, peer, ours, theirs, ratio, goal] = cells;
+    println!("{job:<24} {peer:<32} {ours:>12} {theirs:>12} {ratio:>7}  {goal}");
+}
