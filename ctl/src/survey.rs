@@ -45,6 +45,7 @@ fn shown(status: v1::GetStatusResponse) -> Result<Shown, Malformed> {
     let view = View {
         probation: epoch.filter(|_| status.phase == "probation"),
         clean: status.probation_clean,
+        unhealthy: some(status.health_reasons.join("; ")),
         last_rollout: status
             .last_rollout
             .map(|epoch| (epoch.into(), some(status.last_rollout_outcome))),

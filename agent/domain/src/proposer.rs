@@ -78,6 +78,8 @@ pub struct View {
     pub probation: Option<Epoch>,
     /// Whether that probation's local checks have been healthy for long enough.
     pub clean: bool,
+    /// Why its checks are not healthy, if they are not.
+    pub unhealthy: Option<String>,
     /// The newest rollout it took part in, and how it ended there.
     pub last_rollout: Option<(Epoch, Option<String>)>,
     /// What runs.
@@ -220,6 +222,8 @@ pub struct Proposer {
     views: BTreeMap<NodeName, View>,
     renewed_ms: u64,
     asked_ms: u64,
+    /// What the newest mesh check waited for.
+    mesh_waits: String,
     news: Vec<String>,
 }
 
@@ -245,6 +249,7 @@ impl Proposer {
             views: BTreeMap::new(),
             renewed_ms: now_ms,
             asked_ms: now_ms,
+            mesh_waits: String::new(),
             news: Vec::new(),
         };
         (proposer, commands)

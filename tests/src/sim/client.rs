@@ -460,6 +460,7 @@ fn view_of(node: &Node) -> View {
         .and_then(|number| node.history.get(number));
     let drift = node.held.as_ref().map(|held| held.cause.clone());
     View {
+        unhealthy: None,
         probation,
         clean,
         last_rollout: node

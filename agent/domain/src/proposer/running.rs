@@ -112,15 +112,18 @@ impl Proposer {
             }
             Checked::Passed { .. } => {}
             Checked::No | Checked::Asked if now_ms.saturating_sub(since_ms) > timing.verify_ms => {
-                let names = waiting
-                    .iter()
-                    .map(ToString::to_string)
-                    .collect::<Vec<_>>()
-                    .join(", ");
+                let why = |node: &&NodeName| {
+                    let view = self.views.get(*node);
+                    match view.and_then(|view| view.unhealthy.as_deref()) {
+                        Some(why) => format!("{node} ({why})"),
+                        None => node.to_string(),
+                    }
+                };
                 let cause = if waiting.is_empty() {
-                    "the mesh check did not pass in time".to_owned()
+                    format!("the mesh check did not pass in time: {}", self.mesh_waits)
                 } else {
-                    format!("not healthy in time: {names}")
+                    let names: Vec<String> = waiting.iter().map(why).collect();
+                    format!("not healthy in time: {}", names.join(", "))
                 };
                 return self.order_reverts(cause, now_ms);
             }
@@ -182,7 +185,10 @@ impl Proposer {
             MeshVerdict::Failed(cause) => {
                 return self.order_reverts(format!("mesh check: {cause}"), now_ms);
             }
-            MeshVerdict::Pending(_) => Checked::No,
+            MeshVerdict::Pending(why) => {
+                self.mesh_waits = why;
+                Checked::No
+            }
             MeshVerdict::Passed => {
                 self.news
                     .push(format!("wave {} passed the mesh check", wave + 1));
