@@ -70,10 +70,12 @@ impl Ssh {
 
     fn start_server(&mut self, port: u16) -> Result<(), String> {
         let at = |name| self.path(name).display().to_string();
+        // Debian's bash reads ~/.bashrc for the outermost shell of an SSH session only (SHLVL): what
+        // the user of this machine keeps there is not what is measured.
         let text = format!(
             "ListenAddress 127.0.0.1:{port}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\n\
              UsePAM no\nStrictModes no\nPasswordAuthentication no\nPermitRootLogin yes\n\
-             KexAlgorithms curve25519-sha256\n",
+             KexAlgorithms curve25519-sha256\nSetEnv SHLVL=2\n",
             at("host"),
             at("authorized_keys")
         );
