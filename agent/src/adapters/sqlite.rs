@@ -36,6 +36,14 @@ pub enum SqliteError {
         #[source]
         source: rusqlite::Error,
     },
+    /// Another agent holds it.
+    #[error(
+        "another cbagent runs on the state database {path}: stop that one first, or give this one a state folder of its own"
+    )]
+    InUse {
+        /// Where.
+        path: String,
+    },
     /// A newer agent wrote it.
     #[error(
         "the state database has shape {found}, this agent knows {SHAPE}: install the newer agent again"
@@ -90,9 +98,12 @@ impl SqliteStore {
     /// See [`SqliteError`]; nothing has been changed then.
     pub fn open(path: &Path) -> Result<(Self, Node), SqliteError> {
         let opened = open_connection(path);
-        let mut connection = opened.map_err(|source| SqliteError::Open {
-            path: path.display().to_string(),
-            source,
+        let mut connection = opened.map_err(|source| {
+            let path = path.display().to_string();
+            match source.sqlite_error_code() {
+                Some(rusqlite::ErrorCode::DatabaseBusy) => SqliteError::InUse { path },
+                Some(_) | None => SqliteError::Open { path, source },
+            }
         })?;
         migrate(&mut connection)?;
         let newest = check_chain(&connection)?;
