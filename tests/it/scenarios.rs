@@ -3,9 +3,10 @@
 mod bad_builds;
 mod killed_agents;
 mod killed_clients;
+mod state_folder;
 mod ways_back;
 
-use cbddc_tests::mesh::{MeshOptions, TestMesh, Timing};
+use cbddc_tests::mesh::{MeshOptions, Ran, TestMesh, Timing};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -47,4 +48,33 @@ fn wait_for_phase(mesh: &TestMesh, index: usize, wanted: &str) {
     mesh.wait_for(wanted, LIMIT, |mesh| {
         (phase(mesh, index) == wanted).then_some(())
     });
+}
+
+/// It failed with this code, and says so with these words.
+#[track_caller]
+fn refused(ran: &Ran, code: i32, words: &str) {
+    assert_eq!(ran.code, code, "{ran}");
+    let said = format!("{}{}", ran.stdout, ran.stderr);
+    assert!(said.contains(words), "no `{words}` in {ran}");
+}
+
+/// Brings a mesh to a new good release.
+#[track_caller]
+fn roll_out(mesh: &TestMesh, version: &str) {
+    mesh.make_build(version, "");
+    mesh.cbctl(&mesh.rollout(version)).expect(0);
+    mesh.wait_until_all_run(version, LIMIT);
+}
+
+/// Asserts that each node runs the version that its agent names and that `current` points to.
+#[track_caller]
+fn all_agree_on(mesh: &TestMesh, version: &str) {
+    mesh.wait_until_all_run(version, LIMIT);
+    for (index, node) in mesh.nodes().iter().enumerate() {
+        let current = node.folder.join("state/store/current/version");
+        let current = std::fs::read_to_string(current).expect("`current` points to a build");
+        assert_eq!(current.trim(), version, "`current` of {}", node.name);
+        let stats: Value = mesh.stats(index).expect("the node answers");
+        assert_eq!(stats["version"], version, "what runs on {}", node.name);
+    }
 }

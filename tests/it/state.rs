@@ -44,7 +44,7 @@ fn reopened(path: &Path) -> Result<(SqliteStore, Node), SqliteError> {
     let mut outcome = SqliteStore::open(path);
     for _ in 0..200 {
         match &outcome {
-            Err(SqliteError::Open { .. }) => std::thread::yield_now(),
+            Err(SqliteError::InUse { .. }) => std::thread::yield_now(),
             Ok(_) | Err(_) => break,
         }
         outcome = SqliteStore::open(path);
@@ -103,7 +103,7 @@ async fn two_agents_never_share_a_state() {
     let (_held, _) = SqliteStore::open(&path).expect("a new database");
     assert!(matches!(
         SqliteStore::open(&path),
-        Err(SqliteError::Open { .. })
+        Err(SqliteError::InUse { .. })
     ));
 }
 

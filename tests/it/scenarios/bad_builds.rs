@@ -1,13 +1,19 @@
 //! A bad build of each kind is caught by the check that should catch it, and the mesh goes back.
 
 use super::{LIMIT, mesh_on_1_0, options};
-use cbddc_tests::mesh::{TestMesh, Writer};
+use cbddc_tests::mesh::{TestMesh, Writer, build};
 use std::time::Duration;
 
 /// Rolls a bad build out: it fails with one of these words, and the mesh is back on 1.0.
 #[track_caller]
 fn caught(mesh: &TestMesh, version: &str, faults: &str, words: &[&str]) {
     mesh.make_build(version, faults);
+    caught_when_rolled_out(mesh, version, faults, words);
+}
+
+/// The same for a build that is there already.
+#[track_caller]
+fn caught_when_rolled_out(mesh: &TestMesh, version: &str, faults: &str, words: &[&str]) {
     let ran = mesh.cbctl(&mesh.rollout(version)).expect(4);
     let told = ran
         .stderr
@@ -33,6 +39,21 @@ fn caught(mesh: &TestMesh, version: &str, faults: &str, words: &[&str]) {
         })
         .collect();
     assert_eq!(touched, [0], "{faults}: only the canary may have met it");
+}
+
+/// No fault of the fixture node: the build itself brings a token that is not the mesh's.
+#[track_caller]
+fn push_build_with_other_token(mesh: &TestMesh, version: &str) {
+    let folder = mesh.root().join("builds").join(version);
+    let program = build::write(&folder, version, "").join("bin/cbddc");
+    let text = std::fs::read_to_string(&program).expect("the program can be read");
+    let text = text.replace("--version", "--token a-token-of-another-mesh --version");
+    std::fs::write(&program, text).expect("the program can be written");
+    let (folder, id) = (format!("builds/{version}"), format!("cbddc@{version}"));
+    mesh.cbctl(&["build", "pack", &folder, "--build", &id])
+        .expect(0);
+    mesh.cbctl(&["build", "push", &format!("{id}.cbundle")])
+        .expect(0);
 }
 
 fn mesh() -> TestMesh {
@@ -61,6 +82,8 @@ fn builds_that_their_peers_do_not_know() {
     let mesh = mesh();
     caught(&mesh, "1.1", "refuse-auth", &["token"]);
     caught(&mesh, "1.2", "wrong-token", &["joined"]);
+    push_build_with_other_token(&mesh, "1.3");
+    caught_when_rolled_out(&mesh, "1.3", "another token in its settings", &["token"]);
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! An agent ends at each step that its journal tells, before and after the line is saved, and comes
 //! back: it finishes or undoes, and nothing ever runs twice.
 
-use super::{LIMIT, mesh_on_1_0, options};
-use cbddc_tests::mesh::{MeshOptions, TestMesh, TwiceWatch, Writer};
+use super::{LIMIT, all_agree_on, mesh_on_1_0, options};
+use cbddc_tests::mesh::{MeshOptions, TwiceWatch, Writer};
 use std::time::Duration;
 
 fn one_node() -> MeshOptions {
@@ -10,20 +10,6 @@ fn one_node() -> MeshOptions {
         nodes: 1,
         ..options(Duration::from_secs(2), Duration::from_secs(10))
     }
-}
-
-/// The node runs this version, once, and `current` points to it.
-#[track_caller]
-fn runs(mesh: &TestMesh, version: &str) {
-    mesh.wait_until_all_run(version, LIMIT);
-    let stats = mesh.stats(0).expect("the node answers");
-    assert_eq!(stats["version"], version);
-    let current = mesh
-        .node(0)
-        .config()
-        .with_file_name("state/store/current/version");
-    let current = std::fs::read_to_string(current).expect("`current` points to a build");
-    assert_eq!(current.trim(), version);
 }
 
 /// Crash points of both kinds for each of these lines.
@@ -56,7 +42,7 @@ fn in_a_rollout_it_goes_back() {
         // A dead client cannot renew: what the agent finds is for itself to decide.
         client.kill();
         mesh.start_agent(0);
-        runs(&mesh, "1.0");
+        all_agree_on(&mesh, "1.0");
         assert!(watch.most() <= 1, "{point}: the node ran twice");
     }
     let count = mesh.count_documents(&writer.stop(), LIMIT);
@@ -77,7 +63,7 @@ fn in_a_revert_it_goes_on() {
         mesh.wait_for_crash(0, LIMIT);
         client.kill();
         mesh.start_agent(0);
-        runs(&mesh, "1.0");
+        all_agree_on(&mesh, "1.0");
         assert!(watch.most() <= 1, "{point}: the node ran twice");
     }
 }
@@ -110,10 +96,10 @@ fn in_a_rollback_it_arrives() {
         mesh.start_agent(0);
         if ["before:decided", "before:fetch"].contains(&point.as_str()) {
             // The vote was not given: nothing was acknowledged, and nothing has happened.
-            runs(&mesh, &version);
+            all_agree_on(&mesh, &version);
             mesh.cbctl(&["rollback", "--mesh", "--yes"]).expect(0);
         }
-        runs(&mesh, "1.0");
+        all_agree_on(&mesh, "1.0");
         assert!(watch.most() <= 1, "{point}: the node ran twice");
     }
     let count = mesh.count_documents(&writer.stop(), LIMIT);

@@ -1,19 +1,12 @@
 //! Rollbacks that are not the plain case.
 
-use super::{LIMIT, mesh_on_1_0, options, wait_for_phase};
-use cbddc_tests::mesh::{MeshOptions, TestMesh};
+use super::{LIMIT, mesh_on_1_0, options, roll_out, wait_for_phase};
+use cbddc_tests::mesh::MeshOptions;
 use serde_json::json;
 use std::time::Duration;
 
 fn usual() -> MeshOptions {
     options(Duration::from_secs(3), Duration::from_secs(20))
-}
-
-#[track_caller]
-fn roll_out(mesh: &TestMesh, version: &str) {
-    mesh.make_build(version, "");
-    mesh.cbctl(&mesh.rollout(version)).expect(0);
-    mesh.wait_until_all_run(version, LIMIT);
 }
 
 #[test]
