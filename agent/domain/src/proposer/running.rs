@@ -9,6 +9,12 @@ use std::collections::{BTreeMap, BTreeSet};
 /// How often a vote is asked for again where nobody answered, in milliseconds.
 const ASK_AGAIN_MS: u64 = 1_000;
 
+/// The longest cause of a revert, in bytes; agents take 1024.
+const CAUSE_BYTES_MAX: usize = 1000;
+
+/// The word with which an agent refuses an epoch that it has closed.
+const CLOSED: &str = "epoch_closed";
+
 impl Proposer {
     pub(super) fn go_on(&mut self, now_ms: u64) -> Vec<Command> {
         match &self.stage {
@@ -82,6 +88,17 @@ impl Proposer {
             Failure::Refused { word, text } if word == "epoch_behind" => {
                 self.news.push(format!("{node}: {text}"));
                 self.done(Outcome::TakenOver(format!("{node}: {text}")))
+            }
+            // It went back by itself and shows why when it is looked at next; only if that does not
+            // come by the next renewal is the refusal all that there is to say.
+            Failure::Refused { word, .. }
+                if word == CLOSED
+                    && self
+                        .failures
+                        .insert(node.clone(), failure.clone())
+                        .is_none() =>
+            {
+                self.go_on(now_ms)
             }
             Failure::Refused { text, .. } => self.order_reverts(format!("{node}: {text}"), now_ms),
         }
@@ -212,7 +229,9 @@ impl Proposer {
         }
     }
 
-    pub(super) fn order_reverts(&mut self, cause: String, now_ms: u64) -> Vec<Command> {
+    pub(super) fn order_reverts(&mut self, mut cause: String, now_ms: u64) -> Vec<Command> {
+        // An order whose cause is beyond its bound would be refused, and nothing would go back.
+        cause.truncate(cause.floor_char_boundary(CAUSE_BYTES_MAX));
         self.news.push(format!("going back: {cause}"));
         self.stage = Stage::Reverting {
             cause: cause.clone(),
