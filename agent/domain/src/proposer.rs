@@ -19,6 +19,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 mod draft;
 mod running;
+#[cfg(test)]
+mod tests;
 
 pub use draft::Draft;
 

@@ -5,6 +5,7 @@ use super::{Services, engine_error, malformed, person, refuse};
 use cbddc_domain::node::{Event, Prepare};
 use cbddc_domain::register::Record;
 use cbddc_domain::release::Release;
+use cbddc_domain::units::show_size_bytes;
 use cbddc_proto::convert::{duration_ms, proposal_kind, required, text};
 use cbddc_proto::v1;
 use cbddc_proto::v1::rollout_service_server::RolloutService;
@@ -197,11 +198,9 @@ impl Services {
             .free_bytes()
             .map_err(|error| build_error(&error))?;
         if free < needed {
-            let mib = |bytes: u64| bytes / (1024 * 1024);
+            let (free, needed) = (show_size_bytes(free), show_size_bytes(needed));
             let text = format!(
-                "disk-space: {} MiB free, {} MiB needed for the snapshot before the activation",
-                mib(free),
-                mib(needed)
+                "disk-space: {free} free, {needed} needed for the snapshot before the activation: free some space on the disk of the agent's state folder"
             );
             return Err(refuse(Code::ResourceExhausted, "no_space", text));
         }
