@@ -300,7 +300,7 @@ fn world(
         ready_limit: service.ready_timeout,
         checks: NodeChecks {
             supervisor,
-            tcp: None,
+            tcp: config.health.tcp,
             http,
             host: Some(HostSettings {
                 data_dir: config.state_dir.clone(),

@@ -68,6 +68,7 @@ canary_writes = true
 http = "http://127.0.0.1:5000/health"
 fall = 3
 min_free_disk = "1GiB"
+tcp = "127.0.0.1:5000"
 [limits]
 bundle_unpacked = "64MiB"
 [peers]
@@ -82,6 +83,7 @@ poll = "1min"
     );
     assert_eq!(config.service.stop_timeout, Duration::from_millis(500));
     assert_eq!(config.health.min_free_disk, 1 << 30);
+    assert_eq!(config.health.tcp, "127.0.0.1:5000".parse().ok());
     assert_eq!(config.peers.poll, Duration::from_secs(60));
     let cbddc = config.cbddc.clone().expect("given");
     assert_eq!(
@@ -130,6 +132,11 @@ fn faults_are_named_one_by_one() {
             "[service]",
             "[service]\nstop_timeout = \"0s\"",
             "service.stop_timeout: must be from 1ms to 1d",
+        ),
+        (
+            "[service]",
+            "[health]\ntcp = \"localhost\"\n[service]",
+            "health.tcp: must be an IP address and a port",
         ),
         (
             "[service]",

@@ -4,6 +4,7 @@ use super::reader::Reader;
 use super::{Secret, read_bounded};
 use cbddc_domain::id::NodeName;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -82,6 +83,8 @@ pub enum ChannelMode {
 pub struct Health {
     /// The node's `/health` page. Unset: this check is off.
     pub http: Option<String>,
+    /// A port of the node that must accept connections; unset: it is not checked by itself.
+    pub tcp: Option<SocketAddr>,
     /// Pause between two rounds. Default 5 s.
     pub interval: Duration,
     /// How long one check may take. Default 2 s.
@@ -227,8 +230,17 @@ pub(super) fn health(table: Table, base: &Path, faults: &mut Vec<String>) -> Opt
     if http.as_ref().is_some_and(|url| !plain(url)) {
         reader.fault("http", "must be a URL that begins with http://");
     }
+    let tcp = reader.string("tcp");
+    let port = tcp.as_ref().and_then(|text| text.parse().ok());
+    if tcp.is_some() && port.is_none() {
+        reader.fault(
+            "tcp",
+            "must be an IP address and a port, such as 127.0.0.1:5000",
+        );
+    }
     let health = Some(Health {
         http,
+        tcp: port,
         interval: seconds(&mut reader, "interval", 5),
         timeout: seconds(&mut reader, "timeout", 2),
         fall: reader.count("fall", 1, 100).unwrap_or(2),
