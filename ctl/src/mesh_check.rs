@@ -28,6 +28,8 @@ struct Memory {
     since_wall_ms: Option<i64>,
     watch: Option<(usize, MeshWatch)>,
     looked: Option<Instant>,
+    /// The wave that has passed, until the next one begins.
+    passed: Option<usize>,
     said: BTreeSet<String>,
 }
 
@@ -45,9 +47,10 @@ impl MeshChecker {
     /// nodes' clocks, because events carry those; an admin's laptop may be wrong.
     pub async fn wave_begins(&self) {
         let mut memory = self.memory.lock().await;
-        if memory.since_wall_ms.is_some() {
+        if memory.since_wall_ms.is_some() && memory.passed.is_none() {
             return;
         }
+        memory.passed = None;
         let outcomes = self.observe(i64::MAX / 2, 1).await;
         let clocks = outcomes
             .values()
@@ -80,17 +83,17 @@ impl MeshChecker {
         if memory.watch.as_ref().is_none_or(|(of, _)| *of != wave) {
             memory.watch = Some((wave, MeshWatch::new(since_wall_ms)));
         }
+        let soaks = memory.passed == Some(wave);
         let verdict = match &mut memory.watch {
             _ if views.is_empty() && silent.is_empty() => MeshVerdict::Passed,
             Some((_, watch)) => {
                 let round = watch.observe(&views, &silent);
                 let verdict = round.verdict();
-                if verdict == MeshVerdict::Passed {
+                if verdict == MeshVerdict::Passed && !soaks {
                     news.push(format!("mesh check: {}", round.proof()));
-                    // The next wave has its own events.
-                    memory.since_wall_ms = None;
+                    memory.passed = Some(wave);
                 }
-                if let MeshVerdict::Pending(why) = &verdict {
+                if let (MeshVerdict::Pending(why), false) = (&verdict, soaks) {
                     news.push(format!("mesh check: waiting: {why}"));
                 }
                 verdict

@@ -127,6 +127,11 @@ impl Proposer {
             Checked::Passed { at_ms } if now_ms.saturating_sub(at_ms) >= timing.soak_ms => {
                 commands.extend(self.begin_wave(wave + 1, now_ms));
             }
+            // The checks stay armed while it soaks.
+            Checked::Passed { .. } if now_ms.saturating_sub(self.asked_ms) >= ASK_AGAIN_MS => {
+                self.asked_ms = now_ms;
+                commands.push(Command::CheckMesh(wave));
+            }
             Checked::Passed { .. } => {}
             Checked::No | Checked::Asked if now_ms.saturating_sub(since_ms) > timing.verify_ms => {
                 let why = |node: &&NodeName| {
@@ -192,7 +197,12 @@ impl Proposer {
         verdict: MeshVerdict,
         now_ms: u64,
     ) -> Vec<Command> {
-        let Stage::Waves { wave, since_ms, .. } = self.stage else {
+        let Stage::Waves {
+            wave,
+            since_ms,
+            checked,
+        } = self.stage
+        else {
             return Vec::new();
         };
         if of_wave != wave {
@@ -201,6 +211,12 @@ impl Proposer {
         let checked = match verdict {
             MeshVerdict::Failed(cause) => {
                 return self.order_reverts(format!("mesh check: {cause}"), now_ms);
+            }
+            // It has passed before; only what is wrong counts while it soaks.
+            MeshVerdict::Pending(_) | MeshVerdict::Passed
+                if matches!(checked, Checked::Passed { .. }) =>
+            {
+                return Vec::new();
             }
             MeshVerdict::Pending(why) => {
                 self.mesh_waits = why;

@@ -199,3 +199,35 @@ fn causes_stay_within_the_bound_of_the_wire() {
         }
     }
 }
+
+#[test]
+fn the_mesh_check_stays_armed_while_a_wave_soaks() {
+    let mut soaking = proposal(ProposalKind::Rollout);
+    soaking.plan.timing.soak_ms = 10_000;
+    let (mut proposer, _) = Proposer::begin(soaking, 0);
+    for number in 1..=3 {
+        proposer.tell(Told::Prepared(node(number), Ok(promise(vec![]))), 0);
+    }
+    let view = View {
+        probation: Some(epoch(9)),
+        clean: true,
+        ..View::default()
+    };
+    proposer.tell(Told::Seen(node(1), Box::new(view)), 1);
+    proposer.tell(Told::MeshChecked(0, MeshVerdict::Passed), 2);
+    assert!(
+        proposer
+            .tell(Told::Tick, 5_000)
+            .contains(&Command::CheckMesh(0))
+    );
+    // Nothing new is no news; something wrong is.
+    assert_eq!(
+        proposer.tell(
+            Told::MeshChecked(0, MeshVerdict::Pending("x".into())),
+            5_001
+        ),
+        []
+    );
+    let commands = proposer.tell(Told::MeshChecked(0, MeshVerdict::Failed("x".into())), 5_002);
+    assert_eq!(reverts(&commands), 3);
+}
