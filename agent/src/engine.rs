@@ -40,41 +40,6 @@ pub enum EngineError {
     Stopping,
 }
 
-/// Where this agent ends itself as a power cut would; only tests set it (`CBAGENT_CRASH`).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CrashPoint {
-    /// Before the line is saved, when the step that it follows is over; otherwise after it is saved,
-    /// before anything is done about it.
-    pub before: bool,
-    /// The kind of the journal's line.
-    pub kind: String,
-}
-
-impl CrashPoint {
-    /// From `before:KIND` or `after:KIND`.
-    pub fn parse(text: &str) -> Option<Self> {
-        let (when, kind) = text.split_once(':')?;
-        let before = match when {
-            "before" => true,
-            "after" => false,
-            _ => return None,
-        };
-        Some(Self {
-            before,
-            kind: kind.to_owned(),
-        })
-    }
-
-    fn check(point: Option<&Self>, before: bool, lines: &[JournalLine]) {
-        let hit = |point: &Self| {
-            point.before == before && lines.iter().any(|line| line.kind == point.kind)
-        };
-        if point.is_some_and(hit) {
-            std::process::abort();
-        }
-    }
-}
-
 struct Request {
     event: Event,
     actor: String,
@@ -131,7 +96,6 @@ pub struct Engine {
     requests: mpsc::Receiver<Request>,
     outcomes: mpsc::Sender<Event>,
     outcomes_in: mpsc::Receiver<Event>,
-    crash: Option<CrashPoint>,
 }
 
 impl Engine {
@@ -160,16 +124,8 @@ impl Engine {
             requests,
             outcomes,
             outcomes_in,
-            crash: None,
         };
         (engine, handle)
-    }
-
-    /// Ends the process at this point.
-    #[must_use]
-    pub fn crashing_at(mut self, crash: Option<CrashPoint>) -> Self {
-        self.crash = crash;
-        self
     }
 
     /// Runs until `stop` is cancelled. Effects under way go on until they end or the process does;
@@ -243,11 +199,8 @@ impl Engine {
                     text,
                 }
             });
-            let lines: Vec<JournalLine> = lines.collect();
-            CrashPoint::check(self.crash.as_ref(), true, &lines);
-            let saved = self.store.save(&decided.node, lines.clone()).await;
+            let saved = self.store.save(&decided.node, lines.collect()).await;
             saved.map_err(|EffectError(why)| EngineError::NotSaved(why))?;
-            CrashPoint::check(self.crash.as_ref(), false, &lines);
             self.node = decided.node;
             self.shown.send_replace(Arc::new(self.node.clone()));
         }

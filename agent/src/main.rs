@@ -5,6 +5,7 @@ use cbagent::adapters::builds::BuildStore;
 use cbagent::adapters::cbddc_wire::{Secret, Security};
 use cbagent::adapters::checks::{HostSettings, NodeChecks};
 use cbagent::adapters::clock::SystemClock;
+use cbagent::adapters::crash::{CrashPoint, CrashingStore};
 use cbagent::adapters::http::HttpAddress;
 use cbagent::adapters::node_protocol::{NodeProtocol, NodeProtocolSettings};
 use cbagent::adapters::peers::Peers;
@@ -15,11 +16,11 @@ use cbagent::adapters::sqlite::SqliteStore;
 use cbagent::adapters::tls::Tls;
 use cbagent::adapters::world::HostWorld;
 use cbagent::config::{ChannelMode, Config};
-use cbagent::engine::{CrashPoint, Engine};
+use cbagent::engine::Engine;
 use cbagent::grpc::{Services, UPLOADS_MAX, serve};
 use cbagent::janitor::Janitor;
 use cbagent::monitor::{Health, MonitorSettings, poll_peers, watch_node};
-use cbagent::ports::Supervisor;
+use cbagent::ports::{Store, Supervisor};
 use cbddc_domain::manifest::Limits;
 use cbddc_domain::node::Context;
 use clap::{Parser, Subcommand};
@@ -143,7 +144,22 @@ async fn run_agent(config: Config) -> anyhow::Result<()> {
             .try_into()
             .unwrap_or(u64::MAX),
     };
-    let (engine, handle) = Engine::new(context, node, world.clone(), Arc::new(store.clone()));
+    let mut saving: Arc<dyn Store> = Arc::new(store.clone());
+    if let Some(point) = std::env::var("CBAGENT_CRASH")
+        .ok()
+        .as_deref()
+        .and_then(CrashPoint::parse)
+    {
+        tracing::warn!(
+            ?point,
+            "CBAGENT_CRASH is set: this agent will end itself there"
+        );
+        saving = Arc::new(CrashingStore {
+            store: saving,
+            point,
+        });
+    }
+    let (engine, handle) = Engine::new(context, node, world.clone(), saving);
     let (health_in, health) = watch::channel(Health::default());
     let janitor = Janitor {
         engine: handle.clone(),
@@ -191,8 +207,6 @@ async fn run_agent(config: Config) -> anyhow::Result<()> {
         config.peers.poll,
         stop.clone(),
     ));
-    let crash = std::env::var("CBAGENT_CRASH").ok();
-    let engine = engine.crashing_at(crash.as_deref().and_then(CrashPoint::parse));
     let engine = tasks.spawn(engine.run(stop.clone()));
     let address = listener
         .local_addr()

@@ -348,9 +348,10 @@ async fn a_bundle_reaches_every_node_that_takes_it() {
     Fake::new(Behaviour::Refuse("no_space")).serve(second, &folders.tls("shop", "n2"));
 
     let bundle = folders.path("b.cbundle");
-    let bytes = bundle_bytes();
-    fs::write(&bundle, &bytes).expect("a file");
     let path = bundle.to_str().expect("plain");
+    pack_noise(&folders, path).await;
+    let bytes = fs::read(&bundle).expect("a bundle");
+    assert!(bytes.len() > 1 << 20, "more than several chunks");
     expect(
         &folders
             .ctl_async(&["build", "push", path, "--dry-run"])
@@ -371,25 +372,25 @@ async fn a_bundle_reaches_every_node_that_takes_it() {
     assert!(stored["cbddc@1.0.0"] == bytes, "other bytes arrived");
 }
 
-/// A file that begins like a bundle and is larger than several chunks.
-fn bundle_bytes() -> Vec<u8> {
-    let mut archive = tar::Builder::new(Vec::new());
-    let mut add = |name: &str, content: &[u8]| {
-        let mut header = tar::Header::new_gnu();
-        header.set_size(content.len() as u64);
-        header.set_mode(0o644);
-        archive
-            .append_data(&mut header, name, content)
-            .expect("in memory");
-    };
-    let manifest = br#"{"build":"cbddc@1.0.0"}"#;
-    add("manifest.json", manifest);
+/// Packs a bundle that is larger than several chunks: noise does not compress.
+async fn pack_noise(folders: &Folders, bundle: &str) {
+    let folder = folders.path("build");
+    fs::create_dir(&folder).expect("a folder");
     let noise: Vec<u8> = (0..40_000_u32)
-        .flat_map(|n| Digest::of(&n.to_le_bytes()).as_bytes().to_owned())
+        .flat_map(|number| *cbddc_domain::build::Digest::of(&number.to_le_bytes()).as_bytes())
         .collect();
-    add("files/noise", &noise);
-    let plain = archive.into_inner().expect("in memory");
-    zstd::encode_all(plain.as_slice(), 1).expect("in memory")
+    fs::write(folder.join("noise"), noise).expect("a file");
+    let folder = folder.to_str().expect("plain").to_owned();
+    let words = [
+        "build",
+        "pack",
+        &folder,
+        "--build",
+        "cbddc@1.0.0",
+        "--out",
+        bundle,
+    ];
+    expect(&folders.ctl_async(&words).await, 0);
 }
 
 #[tokio::test]

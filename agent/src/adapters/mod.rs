@@ -4,6 +4,7 @@ pub mod builds;
 pub mod cbddc_wire;
 pub mod checks;
 pub mod clock;
+pub mod crash;
 pub(crate) mod disk;
 pub mod host;
 pub mod http;
