@@ -270,7 +270,10 @@ fn the_shipped_file_is_taken() {
         spelled.service.command_timeout,
         config.service.command_timeout
     );
-    assert_eq!(spelled.health, config.health);
+    let mut health = spelled.health;
+    // An example, not a default.
+    assert_eq!(health.tcp.take(), "127.0.0.1:5000".parse().ok());
+    assert_eq!(health, config.health);
     assert_eq!(spelled.limits, config.limits);
     assert_eq!(spelled.peers, config.peers);
     assert_eq!(spelled.service.undrain, ["/usr/local/bin/undrain"]);

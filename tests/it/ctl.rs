@@ -377,7 +377,7 @@ async fn pack_noise(folders: &Folders, bundle: &str) {
     let folder = folders.path("build");
     fs::create_dir(&folder).expect("a folder");
     let noise: Vec<u8> = (0..40_000_u32)
-        .flat_map(|number| *cbddc_domain::build::Digest::of(&number.to_le_bytes()).as_bytes())
+        .flat_map(|number| *Digest::of(&number.to_le_bytes()).as_bytes())
         .collect();
     fs::write(folder.join("noise"), noise).expect("a file");
     let folder = folder.to_str().expect("plain").to_owned();
