@@ -31,6 +31,14 @@
 //! meshes, and in no table yet: an abort that ignores an undecided vote, and a proposer other than
 //! a rollout's that orders reverts without a majority (rule 4).
 
+use cbddc_domain::build::{BuildRef, Digest};
+use cbddc_domain::id::NodeName;
+use cbddc_domain::node::{Context, Event, Node};
+use cbddc_domain::phase::Phase;
+use cbddc_domain::register::{Epoch, Record, RecordKind};
+use cbddc_domain::release::Release;
+use cbddc_domain::step::step;
+use cbddc_domain::time::{BootId, Now};
 use cbddc_tests::sim::calm::{self, Scenario};
 use cbddc_tests::sim::meshes;
 use cbddc_tests::sim::world::Quality;
@@ -149,7 +157,9 @@ fn no_mesh_breaks_a_rule() {
         panic!("{}\n\n{}", list.join("\n"), show(*seed));
     }
     if seeds >= SEEDS {
-        compare_with_the_drawing(&seen.into_inner().expect("no panic"));
+        let mut seen = seen.into_inner().expect("no panic");
+        a_stuck_node_takes_a_newer_record(&mut seen);
+        compare_with_the_drawing(&seen);
     }
 }
 
@@ -174,9 +184,49 @@ fn drawn() -> BTreeSet<(String, String)> {
     drawn
 }
 
-/// Met in a few of many thousand meshes only, so that some budgets of seeds miss it; shown by the
-/// tables of rule 11 in the domain's `step/tests.rs`.
-const RARE: [(&str, &str); 1] = [("stuck", "switching")];
+/// Drives the one transition that so few meshes meet that a budget of seeds may miss it: a stuck
+/// node takes a record that is newer than what it got stuck on.
+fn a_stuck_node_takes_a_newer_record(seen: &mut BTreeSet<(&'static str, &'static str)>) {
+    let name: NodeName = "a".parse().expect("a name");
+    let context = Context {
+        name: name.clone(),
+        voters: BTreeSet::from([name]),
+        ask_limit_ms: 1_000,
+    };
+    let stuck = Node {
+        phase: Phase::Stuck {
+            cause: "the way back failed".into(),
+            remedy: "look".into(),
+            since: Epoch::default(),
+        },
+        ..Node::default()
+    };
+    let build = BuildRef {
+        id: "cbddc@2".parse().expect("a build"),
+        digest: Digest::of(b"2"),
+    };
+    let record = Record {
+        epoch: Epoch::default().next(1),
+        kind: RecordKind::Rollback,
+        release: Some(Release::of_build(build)),
+        exceptions: BTreeMap::new(),
+        voters: context.voters.clone(),
+        revokes: BTreeMap::new(),
+        restores: BTreeSet::new(),
+        proposed_by: "ana".into(),
+        reason: "it must run again".into(),
+    };
+    let now = Now {
+        boot: BootId("boot".into()),
+        since_boot_ms: 1_000,
+        wall_ms: 0,
+    };
+    let event = Event::Learn(Box::new(record));
+    let after = step(&context, &stuck, event, &now).expect("a decided record is taken");
+    if after.node.phase != stuck.phase {
+        seen.insert((stuck.phase.word(), after.node.phase.word()));
+    }
+}
 
 fn compare_with_the_drawing(seen: &BTreeSet<(&'static str, &'static str)>) {
     let drawn = drawn();
@@ -189,8 +239,7 @@ fn compare_with_the_drawing(seen: &BTreeSet<(&'static str, &'static str)>) {
         );
     }
     for (from, to) in &drawn {
-        let transition = (from.as_str(), to.as_str());
-        let was_seen = seen.contains(&transition) || RARE.contains(&transition);
+        let was_seen = seen.contains(&(from.as_str(), to.as_str()));
         assert!(
             was_seen,
             "{from} -> {to} is drawn in phase.rs and was never seen"
