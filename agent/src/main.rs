@@ -26,7 +26,7 @@ use cbddc_domain::node::Context;
 use clap::{Parser, Subcommand};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -301,6 +301,7 @@ fn world(
         clock: SystemClock::new()?,
         supervisor: supervisor.clone(),
         builds: builds.clone(),
+        verified: Mutex::default(),
         snapshots: snapshots.clone(),
         databases: service.databases.clone(),
         quiesce: QuiesceSettings {

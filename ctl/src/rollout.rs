@@ -4,7 +4,7 @@
 use crate::error::CtlError;
 use crate::mesh::{Outcome as Reply, Session, client};
 use crate::mesh_check::MeshChecker;
-use crate::survey::{Shown, look};
+use crate::survey::{Shown, Watch};
 use cbddc_domain::id::NodeName;
 use cbddc_domain::proposer::{Command, Failure, Outcome, Proposal, Proposer, Told};
 use cbddc_domain::register::RegisterView;
@@ -15,18 +15,16 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tonic::Status;
 use tonic::transport::Channel;
 
-/// How often each node is looked at: soon after it has moved, and the less often the longer it
-/// stands still.
-const LOOK_MIN: Duration = Duration::from_millis(20);
-const LOOK_MAX: Duration = Duration::from_millis(250);
+/// How long to wait before a node that went silent is followed again.
+const WATCH_AGAIN: Duration = Duration::from_millis(250);
 
-/// Which part of the time since a node moved may pass before it is looked at again: what is seen is
-/// late by that part at most.
-const LOOK_PART: u32 = 8;
+/// After this a node that shows nothing is followed anew; it would have said each second that
+/// nothing has changed.
+const SILENT: Duration = Duration::from_secs(5);
 
 /// How often the proposer is told that time has passed.
 const TICK: Duration = Duration::from_millis(200);
@@ -99,6 +97,9 @@ enum Answer {
     News(String),
 }
 
+/// The loop has ended.
+struct Unheard;
+
 struct Driver {
     session: Session,
     proposal: Proposal,
@@ -129,29 +130,37 @@ impl Driver {
             .timeout()
             .min(Duration::from_millis(500 + members as u64 * 10));
         // What does not end in time is cut off: every agent finishes by itself what it has begun.
-        drop(tokio::time::timeout(limit, all).await);
+        drop(timeout(limit, all).await);
     }
 
+    /// Follows a node for as long as anybody listens; begins again when it goes silent.
     async fn keep_looking(self: Arc<Self>, node: NodeName) {
-        let mut moved = Instant::now();
-        let mut text = String::new();
         loop {
             let limit = self.session.timeout();
-            if let Reply::Ok(shown) = self.session.call(&node, limit, look).await {
-                if text != shown.phase_text {
-                    moved = Instant::now();
-                    text.clone_from(&shown.phase_text);
-                }
-                let answer = Answer::Shown(node.clone(), Box::new(shown));
-                if self.told.send(answer).await.is_err() {
-                    return;
-                }
+            if let Reply::Ok(watch) = self.session.call(&node, limit, Watch::begin).await
+                && self.follow(&node, watch).await.is_err()
+            {
+                return;
             }
-            let pause = (moved.elapsed() / LOOK_PART).clamp(LOOK_MIN, LOOK_MAX);
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(WATCH_AGAIN) => {}
                 () = self.told.closed() => return,
             }
+        }
+    }
+
+    /// Passes on what a node shows until it shows no more; an error: nobody listens any more.
+    async fn follow(&self, node: &NodeName, mut watch: Watch) -> Result<(), Unheard> {
+        loop {
+            let seen = tokio::select! {
+                seen = timeout(SILENT, watch.next()) => seen,
+                () = self.told.closed() => return Err(Unheard),
+            };
+            let Ok(Ok(Some(shown))) = seen else {
+                return Ok(());
+            };
+            let answer = Answer::Shown(node.clone(), Box::new(shown));
+            self.told.send(answer).await.map_err(|_| Unheard)?;
         }
     }
 

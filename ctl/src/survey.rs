@@ -33,8 +33,33 @@ pub async fn look(channel: tonic::transport::Channel) -> Result<Shown, tonic::St
         .get_status(v1::GetStatusRequest {})
         .await?
         .into_inner();
-    shown(answer)
-        .map_err(|fault| tonic::Status::internal(format!("the answer makes no sense: {fault}")))
+    shown(answer).map_err(senseless)
+}
+
+/// Follows one node: what it shows now, and whatever it shows from now on.
+pub struct Watch(tonic::Streaming<v1::WatchStatusResponse>);
+
+impl Watch {
+    /// Begins.
+    pub async fn begin(channel: tonic::transport::Channel) -> Result<Self, tonic::Status> {
+        let answer = client::node(channel)
+            .watch_status(v1::WatchStatusRequest {})
+            .await?;
+        Ok(Self(answer.into_inner()))
+    }
+
+    /// Waits for the next sight of it; none: the agent ended.
+    pub async fn next(&mut self) -> Result<Option<Shown>, tonic::Status> {
+        let Some(message) = self.0.message().await? else {
+            return Ok(None);
+        };
+        let status = required("status", message.status).map_err(senseless)?;
+        shown(status).map(Some).map_err(senseless)
+    }
+}
+
+fn senseless(fault: Malformed) -> tonic::Status {
+    tonic::Status::internal(format!("the answer makes no sense: {fault}"))
 }
 
 fn shown(status: v1::GetStatusResponse) -> Result<Shown, Malformed> {

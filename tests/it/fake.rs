@@ -96,6 +96,16 @@ impl NodeService for Fake {
         }
     }
 
+    type WatchStatusStream =
+        tokio_stream::Iter<std::option::IntoIter<Result<v1::WatchStatusResponse, Status>>>;
+
+    async fn watch_status(
+        &self,
+        _: Request<v1::WatchStatusRequest>,
+    ) -> Result<Response<Self::WatchStatusStream>, Status> {
+        Ok(Response::new(tokio_stream::iter(None)))
+    }
+
     async fn list_generations(
         &self,
         _: Request<v1::ListGenerationsRequest>,

@@ -1,5 +1,6 @@
 //! The integration tests, one module per area.
 
+mod api;
 mod builds;
 mod checks;
 mod config;

@@ -18,7 +18,7 @@ use cbddc_domain::register::{Answer, Epoch, RegisterView};
 use cbddc_domain::time::Now;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// How often a node that was just started is looked at: often at first, so that a quick node is not
@@ -34,6 +34,9 @@ pub struct HostWorld {
     pub supervisor: Arc<dyn Supervisor>,
     /// The builds.
     pub builds: BuildStore,
+    /// The build that the newest fetch found intact, until it is pointed to: a switch reads it once,
+    /// while the node still serves.
+    pub verified: Mutex<Option<BuildRef>>,
     /// The snapshots.
     pub snapshots: Arc<SnapshotStore>,
     /// The node's databases.
@@ -116,6 +119,7 @@ impl HostWorld {
     /// Verified here, mended from the kept bundle, or got from a peer.
     async fn fetch(&self, build: &BuildRef) -> Result<Option<String>, EffectError> {
         let (builds, wanted) = (self.builds.clone(), build.clone());
+        self.remember_verified(None);
         let here = blocking(move || match builds.verify(&wanted) {
             Ok(_) => Ok(true),
             Err(BuildError::NotFound { .. }) => Ok(false),
@@ -125,10 +129,19 @@ impl HostWorld {
             }
         });
         if here.await? {
+            self.remember_verified(Some(build.clone()));
             return Ok(None);
         }
         let peer = self.peers.fetch_build(build, &self.builds).await?;
+        self.remember_verified(Some(build.clone()));
         Ok(Some(format!("{build} came from {peer}")))
+    }
+
+    /// Remembers another build, or none, and tells which one it was before.
+    fn remember_verified(&self, build: Option<BuildRef>) -> Option<BuildRef> {
+        // A poisoned lock still holds a whole value: it is only ever replaced.
+        let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *verified, build)
     }
 
     async fn drain(&self) -> Result<Option<String>, EffectError> {
@@ -197,8 +210,12 @@ impl HostWorld {
 
     async fn point(&self, build: Option<BuildRef>) -> Result<Option<String>, EffectError> {
         let builds = self.builds.clone();
+        let verified = self.remember_verified(None);
         blocking(move || {
-            if let Some(build) = &build {
+            if let Some(build) = build
+                .as_ref()
+                .filter(|build| verified.as_ref() != Some(*build))
+            {
                 builds.verify(build).map_err(|error| failed(&error))?;
             }
             builds

@@ -9,7 +9,18 @@ use cbddc_domain::register::Epoch;
 use cbddc_domain::time::Now;
 use cbddc_proto::v1;
 use cbddc_proto::v1::node_service_server::NodeService;
+use std::pin::Pin;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
+
+/// How often one who watches hears that nothing has changed.
+const WATCH_UNCHANGED: Duration = Duration::from_secs(1);
+
+/// Within this after a change, further ones are told together with it.
+const WATCH_GAP: Duration = Duration::from_millis(10);
 
 #[tonic::async_trait]
 impl NodeService for Services {
@@ -24,6 +35,18 @@ impl NodeService for Services {
             &health,
             &self.world.now(),
         )))
+    }
+
+    type WatchStatusStream =
+        Pin<Box<dyn Stream<Item = Result<v1::WatchStatusResponse, Status>> + Send>>;
+
+    async fn watch_status(
+        &self,
+        _: Request<v1::WatchStatusRequest>,
+    ) -> Result<Response<Self::WatchStatusStream>, Status> {
+        let (answers, stream) = mpsc::channel(1);
+        tokio::spawn(self.clone().watch(answers));
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 
     async fn list_generations(
@@ -49,6 +72,33 @@ impl NodeService for Services {
 }
 
 impl Services {
+    /// Sends the status whenever it changes, until the watcher hangs up or the engine ends.
+    async fn watch(self, answers: mpsc::Sender<Result<v1::WatchStatusResponse, Status>>) {
+        let (mut node, mut health) = (self.engine.watch(), self.health.clone());
+        loop {
+            let status = {
+                let health = health.borrow_and_update();
+                let node = node.borrow_and_update();
+                self.status(&node, &health, &self.world.now())
+            };
+            let status = Some(status);
+            if answers
+                .send(Ok(v1::WatchStatusResponse { status }))
+                .await
+                .is_err()
+            {
+                return;
+            }
+            tokio::select! {
+                changed = node.changed() => if changed.is_err() { return },
+                changed = health.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(WATCH_UNCHANGED) => continue,
+                () = answers.closed() => return,
+            }
+            tokio::time::sleep(WATCH_GAP).await;
+        }
+    }
+
     fn status(&self, node: &Node, health: &Health, now: &Now) -> v1::GetStatusResponse {
         let context = self.engine.context();
         let running = node

@@ -1,7 +1,8 @@
 //! `kill -9` of `cbctl` in each phase, and what other admins can do meanwhile.
 
-use super::{LIMIT, mesh_on_1_0, options, phase, wait_for_phase};
+use super::{LIMIT, all_agree_on, mesh_on_1_0, options, phase, text, wait_for_phase};
 use cbddc_tests::mesh::TestMesh;
+use serde_json::Value;
 use std::time::Duration;
 
 /// Every node is steady, on 1.0, and free for the next rollout.
@@ -39,6 +40,51 @@ fn a_mesh_whose_client_dies_goes_back_by_itself() {
     mesh.make_build("1.2", "");
     mesh.cbctl(&mesh.rollout("1.2")).expect(0);
     mesh.wait_until_all_run("1.2", LIMIT);
+}
+
+/// Rolls 1.1 out, has the first two of three agents end themselves at this point of their vote, and
+/// kills the client, which cannot have heard of a majority; then the two come back.
+fn killed_while_voting(point: &str) -> TestMesh {
+    let mut mesh = mesh_on_1_0(options(Duration::from_secs(3), Duration::from_secs(20)));
+    mesh.make_build("1.1", "");
+    for index in [0, 1] {
+        mesh.stop_agent(index);
+        mesh.start_agent_crashing(index, Some(point));
+    }
+    let client = mesh.cbctl_spawn(&mesh.rollout("1.1"));
+    for index in [0, 1] {
+        mesh.wait_for_crash(index, LIMIT);
+    }
+    mesh.wait_for("the third node votes", LIMIT, |mesh| {
+        let voted = |line: &Value| {
+            line["kind"] == "voted" && text(&line["text"]).starts_with("voted for cbddc@1.1")
+        };
+        mesh.journal(2).iter().any(voted).then_some(())
+    });
+    let ran = client.kill();
+    assert!(!ran.stderr.contains("decided:"), "{ran}");
+    for index in [0, 1] {
+        mesh.start_agent(index);
+    }
+    mesh
+}
+
+#[test]
+fn killed_while_voting_after_a_majority_voted_the_new_build_stays() {
+    let mesh = killed_while_voting("after:voted");
+    // The voters themselves find out, once the probation has ended.
+    mesh.wait_for("every node commits", LIMIT, |mesh| {
+        let committed = |index: usize| mesh.status_of(index)["result"]["phase"] == "steady";
+        (0..mesh.len()).all(committed).then_some(())
+    });
+    all_agree_on(&mesh, "1.1");
+}
+
+#[test]
+fn killed_while_voting_before_a_majority_voted_all_go_back() {
+    let mesh = killed_while_voting("before:voted");
+    all_back(&mesh);
+    all_agree_on(&mesh, "1.0");
 }
 
 #[test]

@@ -119,9 +119,20 @@ pub struct ProcessSupervisor {
     settings: ProcessSettings,
     place: Place,
     /// Held through each start and stop, so that they do not overlap.
-    operation: tokio::sync::Mutex<()>,
+    operation: tokio::sync::Mutex<Known>,
     /// The node that this agent started itself, whose end it learns in full.
     child: Mutex<Option<OwnChild>>,
+}
+
+/// What the start or stop before has left.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Known {
+    /// Nothing is known: all processes have to be looked through.
+    #[default]
+    Nothing,
+    /// A stop looked through all processes and found none of the node. From then on only a launcher
+    /// can make one, and that holds the lock.
+    AllGone,
 }
 
 #[derive(Debug, Clone)]
@@ -221,11 +232,18 @@ impl ProcessSupervisor {
     }
 
     async fn stop_all(&self, limit: Duration) -> Result<Stop, ProcessError> {
-        let _operation = self.operation.lock().await;
-        if self.look(Depth::Thorough).await? == Found::Nothing {
-            return Ok(Stop::WasStopped);
-        }
-        let stop = if self.ask(limit).await? {
+        let mut known = self.operation.lock().await;
+        *known = Known::Nothing;
+        let first = match self.look(Depth::Thorough).await? {
+            Found::Nothing => {
+                *known = Known::AllGone;
+                return Ok(Stop::WasStopped);
+            }
+            Found::Leader(leader) => self.blocking(|_| Ok(procfs::family(leader))).await?,
+            Found::Others(others) => others,
+            Found::Hidden => Vec::new(),
+        };
+        let stop = if self.ask(first, limit).await? {
             Stop::Asked
         } else {
             self.kill().await?
@@ -234,18 +252,17 @@ impl ProcessSupervisor {
             // To learn how it ended is to reap it: no zombie is left behind.
             child.ended().await;
         }
+        *known = Known::AllGone;
         Ok(stop)
     }
 
-    /// Asks every process of the node to end; true once all have.
-    async fn ask(&self, limit: Duration) -> Result<bool, ProcessError> {
+    /// Asks these processes of the node to end, and then whatever else is found of it; true once
+    /// all have ended.
+    async fn ask(&self, first: Vec<Process>, limit: Duration) -> Result<bool, ProcessError> {
         let deadline = Instant::now() + limit;
         let mut asked: Vec<Process> = Vec::new();
+        let mut members = first;
         loop {
-            let members = self.members().await?;
-            if members.is_empty() && self.lock_is_free()? {
-                return Ok(true);
-            }
             for process in members {
                 if !asked.contains(&process) {
                     send(&process, Signal::TERM)?;
@@ -263,6 +280,10 @@ impl ProcessSupervisor {
                 if !asked.iter().any(Process::lives) {
                     break;
                 }
+            }
+            members = self.members().await?;
+            if members.is_empty() && self.lock_is_free()? {
+                return Ok(true);
             }
         }
     }

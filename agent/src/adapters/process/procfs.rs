@@ -2,13 +2,17 @@
 
 use super::lock::Record;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// Linux reports start times to user space in hundredths of a second on every architecture that
 /// Rust and .NET run on (`USER_HZ`).
 const MS_PER_TICK: u64 = 10;
+
+/// More than the line of `/proc/PID/stat` ever takes: a name of 15 bytes and 51 numbers.
+const STAT_BYTES_MAX: usize = 2_048;
 
 /// The environment variable that marks the processes of a node; its value is the lock file. It
 /// finds those that closed the inherited lock.
@@ -29,8 +33,9 @@ impl Process {
     /// Reads a process that lives. `None` when there is none, or only a zombie, which runs no code
     /// and holds no file.
     pub(super) fn read(pid: u32) -> Option<Self> {
-        let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
-        Self::parse(pid, &String::from_utf8_lossy(&text))
+        let mut buffer = [0; STAT_BYTES_MAX];
+        let text = read_start(&format!("/proc/{pid}/stat"), &mut buffer).ok()?;
+        Self::parse(pid, &String::from_utf8_lossy(text))
     }
 
     /// The name may contain spaces and brackets, so fields are counted from its *last* bracket
@@ -38,16 +43,17 @@ impl Process {
     fn parse(pid: u32, text: &str) -> Option<Self> {
         let (head, tail) = text.rsplit_once(')')?;
         let (_, name) = head.split_once('(')?;
-        let fields: Vec<&str> = tail.split_whitespace().collect();
         // Field 3 of the manual is the first one after the name.
-        let field = |number: usize| fields.get(number - 3).copied();
-        if matches!(field(3)?, "Z" | "X" | "x") {
+        let mut fields = tail.split_ascii_whitespace();
+        let (state, session) = (fields.next()?, fields.nth(2)?);
+        let start_ticks = fields.nth(15)?;
+        if matches!(state, "Z" | "X" | "x") {
             return None;
         }
         Some(Self {
             pid,
-            start_ticks: field(22)?.parse().ok()?,
-            session: field(6)?.parse().ok()?,
+            start_ticks: start_ticks.parse().ok()?,
+            session: session.parse().ok()?,
             name: name.chars().filter(|c| !c.is_control()).collect(),
         })
     }
@@ -101,9 +107,12 @@ impl Process {
 }
 
 /// The processes that carry the marker, and all of the session that the node began; the oldest
-/// first, this one excepted. One or two small files are read for each process of the host.
+/// first, this one excepted. A small file is read for each process of the host, and one more for
+/// those that are younger than the leader: everything of a node descends from it.
 pub(super) fn members(lock: &Path, leader: Option<&Record>) -> Vec<Process> {
+    let oldest = leader.map_or(0, |record| record.start_ticks);
     let all: Vec<(Process, bool)> = others()
+        .filter(|one| one.start_ticks >= oldest)
         .map(|one| {
             let marked = carries_marker(one.pid, lock) == Some(true);
             (one, marked)
@@ -117,6 +126,34 @@ pub(super) fn members(lock: &Path, leader: Option<&Record>) -> Vec<Process> {
     let ours =
         |(one, marked): (Process, bool)| (marked || session == Some(one.session)).then_some(one);
     oldest_first(all.into_iter().filter_map(ours))
+}
+
+/// A process and everything that descends from it, as far as `/proc` tells (it may be built without
+/// `CONFIG_PROC_CHILDREN`): much cheaper than [`members`], but blind for what was left by its parent.
+pub(super) fn family(leader: Process) -> Vec<Process> {
+    let mut found = vec![leader];
+    let mut at = 0;
+    while let Some(parent) = found.get(at) {
+        let children = children_of(parent.pid);
+        let new = children.filter(|pid| !found.iter().any(|known| known.pid == *pid));
+        let new: Vec<Process> = new.filter_map(Process::read).collect();
+        found.extend(new);
+        at += 1;
+    }
+    found
+}
+
+/// The children that any thread of the process began.
+fn children_of(pid: u32) -> impl Iterator<Item = u32> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task"));
+    let threads = threads.into_iter().flatten().flatten();
+    let lists =
+        threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    let pids = |list: String| -> Vec<u32> {
+        let words = list.split_ascii_whitespace();
+        words.filter_map(|pid| pid.parse().ok()).collect()
+    };
+    lists.flat_map(pids)
 }
 
 /// The processes that hold the lock, the oldest first, this one excepted. Reads every open file of
@@ -165,6 +202,12 @@ fn holds_lock(pid: u32, lock: &Path) -> Option<bool> {
         }
     }
     Some(false)
+}
+
+/// The start of a file of `/proc`, as much as one read gives.
+fn read_start<'buffer>(path: &str, buffer: &'buffer mut [u8]) -> io::Result<&'buffer [u8]> {
+    let count = File::open(path)?.read(buffer)?;
+    Ok(&buffer[..count])
 }
 
 fn carries_marker(pid: u32, lock: &Path) -> Option<bool> {

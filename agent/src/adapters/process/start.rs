@@ -2,7 +2,7 @@
 
 use super::launch::{REPORT_BUSY, REPORT_LOCKED};
 use super::place::{Depth, Found};
-use super::{OwnChild, POLL, ProcessError, ProcessSupervisor, log, procfs};
+use super::{Known, OwnChild, POLL, ProcessError, ProcessSupervisor, log, procfs};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -31,12 +31,16 @@ enum Launched {
 impl ProcessSupervisor {
     /// Starts the node unless it runs; returns its process id.
     pub(super) async fn start_once(&self) -> Result<u32, ProcessError> {
-        let _operation = self.operation.lock().await;
+        let mut known = self.operation.lock().await;
+        let depth = match std::mem::take(&mut *known) {
+            Known::AllGone => Depth::Quick,
+            Known::Nothing => Depth::Thorough,
+        };
         let deadline = Instant::now() + LAUNCH_LIMIT;
         let mut before = None;
         loop {
             let late = Instant::now() >= deadline;
-            match self.look(Depth::Thorough).await? {
+            match self.look(depth).await? {
                 Found::Leader(process) => return Ok(process.pid),
                 Found::Nothing => match self.launch().await? {
                     Launched::Node(pid) => return Ok(pid),
