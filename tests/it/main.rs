@@ -6,6 +6,7 @@ mod checks;
 mod config;
 mod crashes;
 mod ctl;
+mod engine;
 mod fake;
 mod fixture;
 mod fixture_faults;

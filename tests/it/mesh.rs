@@ -301,6 +301,13 @@ fn a_release_comes_in_waves_and_goes_again() {
     assert!(count.acknowledged > 30 && count.is_clean(), "{count:?}");
     let actors: Vec<Value> = mesh.journal(0).iter().map(|e| e["actor"].clone()).collect();
     assert!(actors.contains(&Value::from("ana")), "{actors:?}");
+    // Each stop was preceded by a drain: for 1.1, and for the way back.
+    let text = |entry: &Value| entry["text"].as_str().map(str::to_owned);
+    let texts: Vec<String> = mesh.journal(0).iter().filter_map(text).collect();
+    let drains = texts
+        .iter()
+        .filter(|text| text.contains("for two sync cycles"));
+    assert_eq!(drains.count(), 2, "{texts:#?}");
 }
 
 /// Nobody writes: only the agents' own events can prove that replication works.

@@ -23,11 +23,20 @@ fn line(number: u64) -> JournalLine {
     }
 }
 
+/// A state with something in every place, saved by a real agent.
+const SHAPE_1: &str = include_str!("../vectors/state-shape-1.json");
+
 /// Saves three times, and closes the database.
 async fn filled(folder: &TempDir) -> (std::path::PathBuf, Node) {
     let path = folder.path().join("state.db");
     let (store, mut node) = SqliteStore::open(&path).expect("a new database");
     assert_eq!(node, Node::default());
+    node = serde_json::from_str(SHAPE_1).expect("a state");
+    let mut vote = node.register.decided.clone().expect("a decided record");
+    vote.epoch = vote.epoch.next(1);
+    node.register.sealed.insert(vote.epoch.next(2));
+    node.register.closed.insert(vote.epoch.next(3));
+    node.register.votes.insert(vote.epoch, vote);
     for number in 1..=3 {
         node.effects = number;
         store
@@ -76,6 +85,14 @@ async fn a_journal_that_was_changed_is_noticed() {
             "UPDATE journal SET wall_ms = wall_ms + 1 WHERE number = 6",
             6,
         ),
+        ("UPDATE journal SET kind = 'Test' WHERE number = 2", 2),
+        ("UPDATE journal SET epoch = NULL WHERE number = 3", 3),
+        ("UPDATE journal SET generation = 6 WHERE number = 5", 5),
+        // Nothing may move from one field into another.
+        (
+            "UPDATE journal SET actor = 'an', text = 'aline 4' WHERE number = 4",
+            4,
+        ),
         ("DELETE FROM journal WHERE number = 3", 3),
         ("DELETE FROM journal WHERE number > 4", 5),
         ("UPDATE journal SET hash = zeroblob(32) WHERE number = 2", 2),
@@ -94,6 +111,33 @@ async fn a_journal_that_was_changed_is_noticed() {
             Ok(_) => panic!("{change}: not noticed"),
         }
     }
+}
+
+/// Whoever can compute a line's own hash has to compute those of all later lines, too.
+#[tokio::test]
+async fn a_line_is_bound_to_those_before_it() {
+    let (folder, other) = (TempDir::new(), TempDir::new());
+    let (folder, other) = (folder.expect("a folder"), other.expect("a folder"));
+    let (path, node) = filled(&folder).await;
+    let forged = other.path().join("state.db");
+    let (store, _) = SqliteStore::open(&forged).expect("a new database");
+    let mut lines: Vec<_> = (1..=4).map(line).collect();
+    lines[3].text = "another line 4".into();
+    store.save(&node, lines).await.expect("it is saved");
+    drop(store);
+    drop(reopened(&forged).expect("the forged line fits those before it"));
+    drop(reopened(&path).expect("it is in order"));
+    let changed = || {
+        let connection = Connection::open(&path)?;
+        connection.execute("ATTACH ?1 AS forged", [forged.to_str()])?;
+        let change = "UPDATE journal SET (text, hash) = \
+                      (SELECT text, hash FROM forged.journal WHERE number = 4) WHERE number = 4";
+        connection.execute(change, [])
+    };
+    while changed().is_err() {
+        std::thread::yield_now();
+    }
+    assert!(matches!(reopened(&path), Err(SqliteError::ChainBroken(5))));
 }
 
 #[tokio::test]
@@ -124,8 +168,7 @@ async fn a_newer_shape_is_left_alone() {
 /// agent; a new shape gets a file of its own beside it.
 #[test]
 fn saved_states_of_every_shape_are_read() {
-    let document = include_str!("../vectors/state-shape-1.json");
-    let node: Node = serde_json::from_str(document).expect("the state of shape 1");
+    let node: Node = serde_json::from_str(SHAPE_1).expect("the state of shape 1");
     assert!(
         matches!(node.phase, Phase::Steady { running: Some(6) }),
         "{:?}",

@@ -112,4 +112,16 @@ mod tests {
             &["before-g1", "before-g2"],
         );
     }
+
+    /// A way back that had to pass by a revoked release may have led below a known-good one.
+    #[test]
+    fn what_the_running_generation_needs_stays_below_a_known_good_one() {
+        let mut node = node(&[true, true, true]);
+        node.phase = Phase::Steady { running: Some(2) };
+        let all = [1, 2, 3].map(|number| format!("before-g{number}"));
+        assert_eq!(
+            surplus_snapshots(&node, &all, 0),
+            ["before-g1", "before-g3"]
+        );
+    }
 }

@@ -2,7 +2,8 @@
 //! back: it finishes or undoes, and nothing ever runs twice.
 
 use super::{LIMIT, all_agree_on, mesh_on_1_0, options};
-use cbddc_tests::mesh::{MeshOptions, TwiceWatch, Writer};
+use cbddc_tests::mesh::{MeshOptions, TestMesh, TwiceWatch, Writer};
+use serde_json::Value;
 use std::time::Duration;
 
 fn one_node() -> MeshOptions {
@@ -16,6 +17,33 @@ fn one_node() -> MeshOptions {
 fn points(kinds: &[&str]) -> Vec<String> {
     let both = |kind: &&str| [format!("before:{kind}"), format!("after:{kind}")];
     kinds.iter().flat_map(both).collect()
+}
+
+/// Where the agent ended before an effect was written down, nothing of it may be seen.
+#[track_caller]
+fn nothing_was_done_before(mesh: &TestMesh, point: &str, version: &str) {
+    let state = mesh.node(0).folder.join("state");
+    match point {
+        "before:stop" => assert!(mesh.node_pid(0).is_some(), "it was stopped too soon"),
+        "before:point" => {
+            let current = std::fs::read_to_string(state.join("store/current/version"));
+            assert_eq!(
+                current.expect("a build").trim(),
+                version,
+                "pointed too soon"
+            );
+        }
+        "before:start" => assert_eq!(mesh.node_pid(0), None, "it was started too soon"),
+        _ => {}
+    }
+}
+
+/// What the journal says with these lines.
+#[track_caller]
+fn lines(mesh: &TestMesh, kind: &str) -> Vec<Value> {
+    let mut lines = mesh.journal(0);
+    lines.retain(|line| line["kind"] == kind);
+    lines
 }
 
 #[test]
@@ -39,12 +67,16 @@ fn in_a_rollout_it_goes_back() {
         let watch = TwiceWatch::start(&mesh, 0);
         let client = mesh.cbctl_spawn(&mesh.rollout(&version));
         mesh.wait_for_crash(0, LIMIT);
+        nothing_was_done_before(&mesh, &point, "1.0");
         // A dead client cannot renew: what the agent finds is for itself to decide.
         client.kill();
         mesh.start_agent(0);
         all_agree_on(&mesh, "1.0");
         assert!(watch.most() <= 1, "{point}: the node ran twice");
     }
+    // 1.0 was on probation, and those that had got there; no other went on after its crash.
+    let began = lines(&mesh, "probation_began");
+    assert_eq!(began.len(), 1 + 3, "{began:#?}");
     let count = mesh.count_documents(&writer.stop(), LIMIT);
     assert!(count.acknowledged > 10 && count.is_clean(), "{count:?}");
 }
@@ -92,6 +124,7 @@ fn in_a_rollback_it_arrives() {
         let watch = TwiceWatch::start(&mesh, 0);
         let client = mesh.cbctl_spawn(&["rollback", "--mesh", "--yes"]);
         mesh.wait_for_crash(0, LIMIT);
+        nothing_was_done_before(&mesh, &point, &version);
         client.kill();
         mesh.start_agent(0);
         if ["before:decided", "before:fetch"].contains(&point.as_str()) {
@@ -102,6 +135,9 @@ fn in_a_rollback_it_arrives() {
         all_agree_on(&mesh, "1.0");
         assert!(watch.most() <= 1, "{point}: the node ran twice");
     }
+    // What was done, but not written down, could be done again.
+    let failed = lines(&mesh, "effect_failed");
+    assert!(failed.is_empty(), "{failed:#?}");
     let count = mesh.count_documents(&writer.stop(), LIMIT);
     assert!(count.acknowledged > 10 && count.is_clean(), "{count:?}");
 }

@@ -5,17 +5,21 @@ use cbddc_tests::mesh::TestMesh;
 use serde_json::Value;
 use std::time::Duration;
 
+/// Whether any node is in somebody's hands.
+fn held(mesh: &TestMesh) -> bool {
+    (0..mesh.len()).any(|index| {
+        mesh.status_of(index)["result"]["lock"]
+            .as_object()
+            .is_some()
+    })
+}
+
 /// Every node is steady, on 1.0, and free for the next rollout.
 #[track_caller]
 fn all_back(mesh: &TestMesh) {
     mesh.wait_until_all_run("1.0", LIMIT);
     mesh.wait_for("nobody holds a node", LIMIT, |mesh| {
-        let held = (0..mesh.len()).any(|index| {
-            mesh.status_of(index)["result"]["lock"]
-                .as_object()
-                .is_some()
-        });
-        (!held).then_some(())
+        (!held(mesh)).then_some(())
     });
 }
 
@@ -115,6 +119,7 @@ fn others_are_told_who_holds_the_mesh_and_may_go_on_or_end_it() {
         assert!(second.stderr.contains(words), "{second}");
     }
     client.kill();
+    assert!(held(&mesh));
     mesh.cbctl(&["rollout", "resume", "--yes"]).expect(0);
     mesh.wait_until_all_run("1.1", LIMIT);
 
@@ -125,6 +130,10 @@ fn others_are_told_who_holds_the_mesh_and_may_go_on_or_end_it() {
         .expect(0);
     mesh.wait_until_all_run("1.1", LIMIT);
     assert_eq!(phase(&mesh, 0), "steady");
+    // By order, not because its time was over; and everything is free again.
+    let ordered = |entry: &Value| entry["kind"] == "revert_began" && entry["text"] == "not today";
+    assert!(mesh.journal(0).iter().any(ordered));
+    assert!(!held(&mesh));
     let list = mesh.cbctl(&["rollout", "list"]).expect(0);
     assert!(list.stdout.contains("not today"), "{list}");
     // There is nothing left to end.

@@ -4,6 +4,7 @@ use super::{LIMIT, all_agree_on, refused, roll_out};
 use cbddc_tests::SmallDisk;
 use cbddc_tests::mesh::{MeshOptions, TestMesh};
 use rusqlite::Connection;
+use serde_json::Value;
 use std::fs;
 
 fn one() -> MeshOptions {
@@ -20,10 +21,11 @@ fn the_state_folder_has_one_agent_and_an_unchanged_journal() {
     let node = mesh.node_pid(0).expect("the node runs");
     refused(&mesh.cbagent(0, "run"), 1, "another");
 
-    let before = mesh.status_of(0)["result"]["register"].clone();
+    let before = remembered(&mesh);
+    assert!(before.iter().all(|value| !value.is_null()), "{before:?}");
     mesh.kill_agent(0);
     mesh.start_agent(0);
-    assert_eq!(mesh.status_of(0)["result"]["register"], before);
+    assert_eq!(remembered(&mesh), before);
     mesh.stop_agent(0);
     assert_eq!(mesh.node_pid(0), Some(node), "the node outlives its agent");
 
@@ -33,6 +35,16 @@ fn the_state_folder_has_one_agent_and_an_unchanged_journal() {
     mesh.start_agent(0);
     all_agree_on(&mesh, "1.0");
     assert_eq!(mesh.node_pid(0), Some(node));
+}
+
+/// What only the state folder tells the next agent.
+fn remembered(mesh: &TestMesh) -> [Value; 5] {
+    let status = mesh.status();
+    let node = &status["nodes"][0]["result"];
+    let decided = status["summary"]["decided"].clone();
+    let [generation, release, committed, good] =
+        ["generation", "release", "committed", "known_good"].map(|key| node[key].clone());
+    [decided, generation, release, committed, good]
 }
 
 /// Changes who is said to have asked, as somebody with access to the disk could.

@@ -1,8 +1,8 @@
 //! Rollbacks that are not the plain case.
 
-use super::{LIMIT, mesh_on_1_0, options, roll_out, wait_for_phase};
+use super::{LIMIT, mesh_on_1_0, options, roll_out, text, wait_for_phase};
 use cbddc_tests::mesh::MeshOptions;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::time::Duration;
 
 fn usual() -> MeshOptions {
@@ -84,6 +84,44 @@ fn a_restore_brings_the_old_state_back_and_keeps_the_new_one() {
         .expect(1);
 }
 
+/// Old snapshots go by themselves, but for a person's and those that a way back needs.
+#[test]
+fn snapshots_that_no_way_back_needs_go() {
+    let mesh = mesh_on_1_0(MeshOptions {
+        nodes: 1,
+        extra_config: "\n[limits]\nsnapshots_kept = 2\n".into(),
+        ..usual()
+    });
+    mesh.cbctl(&["snapshot", "create", "--yes"]).expect(0);
+    roll_out(&mesh, "1.1");
+    assert!(mesh.put(0, "orders", "in-1.1", &json!({"n": 1}), true));
+    roll_out(&mesh, "1.2");
+    roll_out(&mesh, "1.3");
+    let snapshots = || {
+        let list = mesh.cbctl(&["snapshot", "list", "-o", "json"]).expect(0);
+        let list = list.json()["nodes"][0]["result"].clone();
+        let list = list.as_array().expect("a list").clone();
+        let ids = list.iter().map(|one| text(&one["id"]));
+        ids.collect::<Vec<_>>()
+    };
+    let kept = mesh.wait_for("old snapshots go", LIMIT, |_| {
+        let kept = snapshots();
+        (kept.len() == 3).then_some(kept)
+    });
+    assert!(kept.contains(&"before-g3".to_owned()), "{kept:?}");
+    assert!(kept.contains(&"before-g4".to_owned()), "{kept:?}");
+    let told = |entry: &Value| {
+        entry["kind"] == "snapshots_removed" && text(&entry["text"]).contains("before-g2")
+    };
+    mesh.wait_for("it is told", LIMIT, |mesh| {
+        mesh.journal(0).iter().any(told).then_some(())
+    });
+    mesh.cbctl(&["rollback", "--mesh", "--yes", "--restore"])
+        .expect(0);
+    mesh.wait_until_all_run("1.2", LIMIT);
+    assert!(mesh.has_document(0, "orders", "in-1.1"));
+}
+
 #[test]
 fn one_node_alone_goes_forth_and_back() {
     let mesh = mesh_on_1_0(usual());
@@ -100,6 +138,15 @@ fn one_node_alone_goes_forth_and_back() {
         [version(0), version(1), version(2)],
         [Some(json!("1.0")), Some(json!("1.1")), Some(json!("1.0"))]
     );
-    mesh.cbctl(&["rollback", "--node", "n2", "--yes"]).expect(0);
+    let back = ["rollback", "--node", "n2", "--yes"];
+    mesh.cbctl(&back).expect(0);
     mesh.wait_until_all_run("1.0", LIMIT);
+    // Its build is not revoked, as the other nodes may run it; and they keep it.
+    mesh.cbctl(&mesh.rollout("1.1")).expect(0);
+    mesh.wait_until_all_run("1.1", LIMIT);
+    mesh.cbctl(&back).expect(0);
+    assert_eq!(
+        [version(0), version(1), version(2)],
+        [Some(json!("1.1")), Some(json!("1.0")), Some(json!("1.1"))]
+    );
 }

@@ -25,6 +25,8 @@ pub struct Checker {
     gone_back: BTreeSet<(usize, Epoch)>,
     activated: BTreeSet<(usize, Epoch)>,
     reverted: BTreeMap<Epoch, String>,
+    /// Spans of epochs, without their ends, of which none may ever be decided.
+    dead: Vec<(Epoch, Epoch)>,
     highest: BTreeMap<usize, (Epoch, Epoch)>,
     budgets: BTreeMap<usize, Budget>,
     went_back_at: BTreeMap<usize, u64>,

@@ -516,6 +516,17 @@ fn rule_9_who_answers_no_has_sealed_the_epoch() {
 }
 
 #[test]
+fn rule_9_a_promise_is_no_decision() {
+    check(
+        prepared(),
+        [
+            (On(prepare_as(3, 0, ProposalKind::Rollback)), "steady 1"),
+            (On(Event::Ask(epoch(2))), "steady 1, answers no"),
+        ],
+    );
+}
+
+#[test]
 fn rule_9_nobody_answers_no_about_a_vote_that_it_may_have_forgotten() {
     let bench = steady().after([On(vote(record(2, 2))), On(learn(record(3, 1)))]);
     check(
@@ -648,6 +659,54 @@ fn rule_11_the_way_back_leads_to_a_committed_and_unrevoked_generation() {
     assert_eq!(switch.from, Fallback::Nothing);
 }
 
+/// Generations 1, 2 and 3 ran releases 1, 2 and 3 and were committed; the last one still runs.
+fn third() -> Bench {
+    let converged = |version| {
+        let dones = (0..7).map(|_| Done);
+        [On(learn(record(version, version)))]
+            .into_iter()
+            .chain(dones)
+    };
+    let bench = steady().after(converged(2)).after(converged(3));
+    assert_eq!(shown(&bench.node), "steady 3");
+    bench
+}
+
+#[test]
+fn rule_11_the_way_back_leads_to_what_ran_before() {
+    let steps = [On(learn(record(4, 4))), Done, Done, Done];
+    check(
+        third().after(steps),
+        [
+            (Done, "switching 4 point"),
+            (Failed, "reverting 4 stop"),
+            (Done, "reverting 4 point"),
+            (Done, "reverting 4 start"),
+            (Done, "reverting 4 check"),
+            (Done, "steady 3"),
+        ],
+    );
+}
+
+#[test]
+fn rule_11_the_way_back_prefers_what_is_ordered() {
+    check(
+        third(),
+        [
+            (On(learn(record(4, 1))), "switching 4 fetch"),
+            (Done, "switching 4 drain"),
+            (Done, "switching 4 stop"),
+            (Done, "switching 4 snapshot"),
+            (Done, "switching 4 point"),
+            (Failed, "reverting 4 stop"),
+            (Done, "reverting 4 point"),
+            (Done, "reverting 4 start"),
+            (Done, "reverting 4 check"),
+            (Done, "steady 1"),
+        ],
+    );
+}
+
 #[test]
 fn rule_11_a_node_that_cannot_go_back_is_stuck() {
     check(
@@ -751,6 +810,8 @@ fn an_interrupted_switch_goes_back_and_an_interrupted_convergence_goes_on() {
     let stopped = switching().after([Done]);
     check(stopped, [(Crash { host: false }, "reverting 2 stop")]);
     check(reverting(), [(Crash { host: true }, "reverting 2 start")]);
+    let begun = probation().after([On(revert(2))]);
+    check(begun, [(Crash { host: false }, "reverting 2 stop")]);
     let converging = steady().after([On(learn(record(2, 2)))]);
     let checking = converging.after((0..6).map(|_| Done));
     assert_eq!(shown(&checking.node), "switching 2 check");

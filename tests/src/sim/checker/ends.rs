@@ -5,6 +5,7 @@ use super::{Checker, rollout_of};
 use cbddc_domain::phase::Phase;
 use cbddc_domain::proposer::{Outcome, Proposal};
 use cbddc_domain::register::Record;
+use std::ops::Bound::Excluded;
 
 impl Checker {
     /// A client was told how it ended.
@@ -49,6 +50,15 @@ impl Checker {
                     ));
                 }
                 self.reverted.insert(epoch, cause.clone());
+                // Rule 4: it was promised that what came before is dead.
+                let span = (Excluded(proposal.based_on), Excluded(epoch));
+                if let Some((earlier, _)) = self.decided.range(span).next() {
+                    let (earlier, by) = (short(*earlier), short(epoch));
+                    return self.break_(format!(
+                        "rule 4: {earlier} was ended by {by} and is decided"
+                    ));
+                }
+                self.dead.push((proposal.based_on, epoch));
                 for host in hosts {
                     let named = pending.contains_key(&host.name) || failed.contains_key(&host.name);
                     let on = rollout_of(&host.node.phase).filter(|(held, _)| *held <= epoch);

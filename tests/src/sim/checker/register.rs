@@ -133,6 +133,13 @@ impl Checker {
                     short(epoch)
                 ));
             }
+            let mut dead = self.dead.iter();
+            if let Some((_, by)) = dead.find(|(after, by)| *after < epoch && epoch < *by) {
+                let (epoch, by) = (short(epoch), short(*by));
+                return Err(format!(
+                    "rule 4: {epoch} was ended by {by} and is decided now"
+                ));
+            }
             self.decided.insert(epoch, record.clone());
         }
         Ok(())
