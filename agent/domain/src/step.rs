@@ -79,7 +79,9 @@ impl Turn<'_> {
             Event::CheckFailed { generation, cause } => self.check_failed(generation, &cause),
             Event::Exited { how } => self.exited(&how),
             Event::Restore { snapshot, by } => self.restore(snapshot, &by)?,
-            Event::Started { node_runs } => self.started(node_runs),
+            Event::Adopt { release, by } => self.adopt(*release, &by)?,
+            Event::Started { node_runs, wait_ms } => self.started(node_runs, wait_ms),
+            Event::Met => self.met(),
             Event::Tick => self.tick(),
         }
         Ok(Reply::Ok)
