@@ -6,6 +6,7 @@
 //! fulfil the ports, each named after its technology. The binary's `main` picks the adapters.
 
 pub mod adapters;
+pub mod adoption;
 pub mod config;
 pub mod engine;
 pub mod grpc;

@@ -7,6 +7,7 @@ use cbagent::adapters::checks::{HostSettings, NodeChecks};
 use cbagent::adapters::clock::SystemClock;
 use cbagent::adapters::crash::{CrashPoint, CrashingStore};
 use cbagent::adapters::http::HttpAddress;
+use cbagent::adapters::local::{self, LocalSocket};
 use cbagent::adapters::node_protocol::{NodeProtocol, NodeProtocolSettings};
 use cbagent::adapters::peers::Peers;
 use cbagent::adapters::process::{ProcessSettings, ProcessSupervisor, launch, own_binary};
@@ -134,6 +135,10 @@ async fn run_agent(config: Config) -> anyhow::Result<()> {
     )?);
     let listener = TcpListener::bind(&config.listen).await;
     let listener = listener.with_context(|| format!("cannot listen on {}", config.listen))?;
+    let run_dir = config.state_dir.join("run");
+    let local = LocalSocket::bind(&run_dir);
+    let local = local
+        .with_context(|| format!("cannot listen on {}", run_dir.join(local::SOCKET).display()))?;
     let context = Context {
         name: config.node.clone(),
         voters: config.mesh.voters(),
@@ -182,6 +187,7 @@ async fn run_agent(config: Config) -> anyhow::Result<()> {
         world: world.clone(),
         health,
         protocol,
+        unit: None,
         mesh_name: config.mesh.name.as_str().into(),
     };
     let stop = CancellationToken::new();
@@ -214,7 +220,7 @@ async fn run_agent(config: Config) -> anyhow::Result<()> {
     tracing::info!(node = %config.node, %address, "the agent serves");
     let serving = tasks.spawn({
         let stop = stop.clone();
-        async move { serve(listener, &tls, services, stop).await }
+        async move { serve(listener, local, &tls, services, stop).await }
     });
     tasks.close();
     tokio::select! {

@@ -4,12 +4,13 @@ use crate::context::{self, Context};
 use crate::error::{CtlError, chain};
 use crate::tls;
 use cbddc_domain::id::NodeName;
-use cbddc_domain::mesh::MeshFile;
+use cbddc_domain::mesh::{Environment, Member, MeshFile};
 use cbddc_proto::v1;
 use cbddc_proto::{MESSAGE_BYTES_MAX, WORD_KEY};
 use rustls::ClientConfig;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{OnceCell, Semaphore};
@@ -27,13 +28,22 @@ pub struct Session {
 }
 
 struct Inner {
-    context: Context,
+    /// Unset: this host alone, through the agent's socket.
+    context: Option<Context>,
     mesh: MeshFile,
-    tls: Arc<ClientConfig>,
+    reach: Reach,
     nodes: BTreeMap<NodeName, Peer>,
     jobs: usize,
     timeout: Duration,
     standing: Mutex<String>,
+}
+
+/// How agents are reached.
+enum Reach {
+    /// Over the network, with a certificate.
+    Mesh(Arc<ClientConfig>),
+    /// The one agent of this host, through its socket.
+    Socket(PathBuf),
 }
 
 struct Peer {
@@ -169,6 +179,61 @@ impl Session {
                 CtlError::failed(format!("the context `{}` cannot be used", context.name))
                     .because(error)
             })?;
+        Ok(Self::new(
+            Some(context),
+            mesh,
+            Reach::Mesh(tls),
+            jobs,
+            timeout,
+        ))
+    }
+
+    /// Opens the socket of this host's agent, which takes root, and asks it for its name.
+    pub async fn open_socket(
+        path: &Path,
+        jobs: usize,
+        timeout: Duration,
+    ) -> Result<Self, CtlError> {
+        let ask = async {
+            let channel = tls::connect_socket(path)
+                .await
+                .map_err(|error| chain(&error))?;
+            let answer = client::node(channel)
+                .get_status(v1::GetStatusRequest {})
+                .await;
+            let status = answer.map_err(|status| reason(&status))?.into_inner();
+            let name: NodeName = status.node.parse().map_err(|error| format!("{error}"))?;
+            Ok((name, status.mesh))
+        };
+        let asked = tokio::time::timeout(timeout, ask).await;
+        let asked = asked.unwrap_or_else(|_| Err("no answer in time".to_owned()));
+        let (node, name) = asked.map_err(|why: String| {
+            CtlError::failed(format!(
+                "cannot reach this host's agent through {}: {why}",
+                path.display()
+            ))
+            .hint("run it as root, see `systemctl status cbagent`, or name a mesh with --context")
+        })?;
+        let member = Member {
+            name: node,
+            address: String::new(),
+        };
+        let mesh = MeshFile {
+            name,
+            environment: Environment::Local,
+            members: vec![member],
+        };
+        let reach = Reach::Socket(path.to_owned());
+        Ok(Self::new(None, mesh, reach, jobs, timeout))
+    }
+
+    fn new(
+        context: Option<Context>,
+        mesh: MeshFile,
+        reach: Reach,
+        jobs: usize,
+        timeout: Duration,
+    ) -> Self {
         let peer = |address| Peer {
             address,
             channel: OnceCell::new(),
@@ -177,22 +242,30 @@ impl Session {
         let nodes = addresses
             .map(|(name, address)| (name, peer(address)))
             .collect();
-        Ok(Self {
+        Self {
             inner: Arc::new(Inner {
                 context,
                 mesh,
-                tls,
+                reach,
                 nodes,
                 jobs: jobs.max(1),
                 timeout,
                 standing: Mutex::new("nothing was changed".to_owned()),
             }),
-        })
+        }
     }
 
-    /// The context.
-    pub fn context(&self) -> &Context {
-        &self.inner.context
+    /// Whether only this host is spoken to, through its agent's socket.
+    pub fn is_local(&self) -> bool {
+        self.inner.context.is_none()
+    }
+
+    /// The name of the person who asks.
+    pub fn user(&self) -> Result<String, CtlError> {
+        match &self.inner.context {
+            Some(context) => context.user(),
+            None => Ok("root".to_owned()),
+        }
     }
 
     /// The mesh.
@@ -266,11 +339,16 @@ impl Session {
             .get(node)
             .ok_or_else(|| Status::not_found(format!("{node} is not in the mesh file")))?;
         let connect = || async {
-            tls::connect(Arc::clone(&self.inner.tls), &peer.address, node)
-                .await
-                .map_err(|error| {
-                    Status::unavailable(format!("{}: {}", peer.address, chain(&error)))
-                })
+            match &self.inner.reach {
+                Reach::Mesh(tls) => tls::connect(Arc::clone(tls), &peer.address, node)
+                    .await
+                    .map_err(|error| {
+                        Status::unavailable(format!("{}: {}", peer.address, chain(&error)))
+                    }),
+                Reach::Socket(path) => tls::connect_socket(path).await.map_err(|error| {
+                    Status::unavailable(format!("{}: {}", path.display(), chain(&error)))
+                }),
+            }
         };
         peer.channel.get_or_try_init(connect).await.cloned()
     }

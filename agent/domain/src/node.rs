@@ -302,6 +302,11 @@ pub enum Event {
         /// Who asked.
         by: String,
     },
+    /// The node is left to whoever runs the host: the agent neither stops nor starts it any more.
+    Unadopt {
+        /// Who asked.
+        by: String,
+    },
     /// The agent has started; nothing else happens before this.
     Started {
         /// Whether a process of the node runs.

@@ -80,6 +80,7 @@ impl Turn<'_> {
             Event::Exited { how } => self.exited(&how),
             Event::Restore { snapshot, by } => self.restore(snapshot, &by)?,
             Event::Adopt { release, by } => self.adopt(*release, &by)?,
+            Event::Unadopt { by } => self.unadopt(&by)?,
             Event::Started { node_runs, wait_ms } => self.started(node_runs, wait_ms),
             Event::Met => self.met(),
             Event::Tick => self.tick(),

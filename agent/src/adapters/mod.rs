@@ -1,5 +1,6 @@
 //! Everything that touches the world, a short adapter per technology, with nothing left to decide.
 
+pub mod adoption;
 pub mod builds;
 pub mod cbddc_wire;
 pub mod checks;
@@ -8,6 +9,7 @@ pub mod crash;
 pub(crate) mod disk;
 pub mod host;
 pub mod http;
+pub mod local;
 pub mod node_protocol;
 pub mod peers;
 pub mod process;

@@ -1,6 +1,7 @@
 //! The edge: a file per service. Each turns a request into domain types, hands it to the engine or
 //! an adapter, and turns the answer back. Nothing is decided here but who may call.
 
+mod adoption;
 mod builds;
 mod health;
 mod journal;
@@ -20,7 +21,7 @@ use crate::adapters::sqlite::SqliteStore;
 use crate::adapters::tls::{ConnectInfo, PeerIdentity};
 use crate::engine::{EngineError, EngineHandle};
 use crate::monitor::Health;
-use crate::ports::World;
+use crate::ports::{Units, World};
 use cbddc_domain::node::Refusal;
 use cbddc_domain::register::EpochRefusal;
 use cbddc_proto::WORD_KEY;
@@ -55,6 +56,8 @@ pub struct Services {
     pub health: watch::Receiver<Health>,
     /// The node's CBDDC port; unset: it is not configured.
     pub protocol: Option<Arc<NodeProtocol>>,
+    /// The node's unit; unset: the agent supervises the node's process itself.
+    pub unit: Option<Arc<dyn Units>>,
     /// The mesh's name.
     pub mesh_name: Arc<str>,
 }

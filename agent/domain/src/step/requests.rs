@@ -3,7 +3,7 @@
 use super::Turn;
 use crate::generation::GenerationNumber;
 use crate::id::NodeName;
-use crate::node::{Lease, Prepare, ProposalKind, ROLLOUTS_MAX, Refusal, RolloutEntry};
+use crate::node::{Held, Lease, Prepare, ProposalKind, ROLLOUTS_MAX, Refusal, RolloutEntry};
 use crate::phase::{CauseKind, Phase, Purpose, Switch, SwitchStep};
 use crate::register::{Answer, Epoch, EpochRefusal, Record, Revocations, merge_revocations};
 use crate::release::Release;
@@ -432,6 +432,28 @@ impl Turn<'_> {
             "adopted",
             format!("{by} had the agent take over what runs: it is generation {number}, {release}"),
         );
+        Ok(())
+    }
+
+    /// What was decided for this node is forgotten with it: nothing may switch it behind the back of
+    /// whoever runs it now.
+    pub(super) fn unadopt(&mut self, by: &str) -> Result<(), Refusal> {
+        self.check_free()?;
+        let Some(running) = self.node.phase.running() else {
+            return Ok(());
+        };
+        let release = self.release_of(running).clone();
+        self.say(
+            "unadopted",
+            format!("{by} had the agent let go of the node: {release} goes on without it"),
+        );
+        self.node.phase = Phase::Steady { running: None };
+        self.node.held = Some(Held {
+            epoch: self.node.register.decided_epoch(),
+            cause: "the agent was told to let go of the node".to_owned(),
+        });
+        self.node.restart = None;
+        self.node.bake = None;
         Ok(())
     }
 

@@ -992,3 +992,28 @@ fn a_node_that_the_mesh_would_switch_at_once_is_not_taken_over() {
     bench.node.register.decided = Some(record(1, 1));
     check(bench, [(On(adopt(2)), "refused unknown")]);
 }
+
+#[test]
+fn a_node_that_was_let_go_is_left_alone() {
+    let unadopt = || On(Event::Unadopt { by: "ana".into() });
+    let bench = check(
+        steady(),
+        [
+            (unadopt(), "steady 0"),
+            (unadopt(), "steady 0"),
+            (After(120_000), "steady 0"),
+            (On(learn(record(1, 1))), "steady 0"),
+            (
+                On(Event::Started {
+                    node_runs: true,
+                    wait_ms: 0,
+                }),
+                "steady 0",
+            ),
+            // What it runs now is taken over again.
+            (On(adopt(1)), "steady 2"),
+        ],
+    );
+    assert_eq!(bench.node.history.iter().count(), 2);
+    check(probation(), [(unadopt(), "refused locked")]);
+}

@@ -238,6 +238,7 @@ impl Checker {
             | Event::Exited { .. }
             | Event::Restore { .. }
             | Event::Adopt { .. }
+            | Event::Unadopt { .. }
             | Event::Started { .. }
             | Event::Met
             | Event::Tick => {}

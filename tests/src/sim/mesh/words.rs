@@ -33,6 +33,7 @@ pub(super) fn event_words(event: &Event) -> String {
         | Event::Exited { .. }
         | Event::Restore { .. }
         | Event::Adopt { .. }
+        | Event::Unadopt { .. }
         | Event::Started { .. }
         | Event::Met => {
             let text = format!("{event:?}");
