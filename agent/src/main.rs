@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use cbagent::adapters::builds::BuildStore;
 use cbagent::adapters::cbddc_wire::{Secret, Security};
 use cbagent::adapters::checks::{HostSettings, NodeChecks};
-use cbagent::adapters::clock::SystemClock;
+use cbagent::adapters::clock::{SystemClock, is_first_since_boot};
 use cbagent::adapters::crash::{CrashPoint, CrashingStore};
 use cbagent::adapters::http::HttpAddress;
 use cbagent::adapters::local::{self, LocalSocket};
@@ -17,10 +17,10 @@ use cbagent::adapters::sqlite::SqliteStore;
 use cbagent::adapters::tls::Tls;
 use cbagent::adapters::world::HostWorld;
 use cbagent::config::{ChannelMode, Config};
-use cbagent::engine::Engine;
+use cbagent::engine::{Engine, START_WAIT};
 use cbagent::grpc::{Services, UPLOADS_MAX, serve};
 use cbagent::janitor::Janitor;
-use cbagent::monitor::{Health, MonitorSettings, poll_peers, watch_node};
+use cbagent::monitor::{Health, MonitorSettings, meet_voters, poll_peers, watch_node};
 use cbagent::ports::{Store, Supervisor};
 use cbddc_domain::manifest::Limits;
 use cbddc_domain::node::Context;
@@ -164,7 +164,13 @@ async fn run_agent(config: Config) -> anyhow::Result<()> {
             point,
         });
     }
-    let (engine, handle) = Engine::new(context, node, world.clone(), saving);
+    let (mut engine, handle) = Engine::new(context, node, world.clone(), saving);
+    let booted = is_first_since_boot(&run_dir)
+        .with_context(|| format!("cannot use the run folder {}", run_dir.display()))?;
+    if booted {
+        engine.wait_before_start(START_WAIT);
+    }
+    let (met_in, met) = watch::channel(!booted);
     let (health_in, health) = watch::channel(Health::default());
     let janitor = Janitor {
         engine: handle.clone(),
@@ -188,6 +194,7 @@ async fn run_agent(config: Config) -> anyhow::Result<()> {
         health,
         protocol,
         unit: None,
+        met,
         mesh_name: config.mesh.name.as_str().into(),
     };
     let stop = CancellationToken::new();
@@ -205,6 +212,12 @@ async fn run_agent(config: Config) -> anyhow::Result<()> {
         stop.clone(),
     ));
     tasks.spawn(janitor.run(stop.clone()));
+    tasks.spawn(meet_voters(
+        handle.clone(),
+        world.clone(),
+        met_in,
+        stop.clone(),
+    ));
     let others = others.into_keys().collect();
     tasks.spawn(poll_peers(
         handle,

@@ -1,5 +1,6 @@
 //! The integration tests, one module per area.
 
+mod adoption;
 mod api;
 mod builds;
 mod checks;
@@ -11,6 +12,7 @@ mod fake;
 mod fixture;
 mod fixture_faults;
 mod fixture_sync;
+mod local;
 mod mesh;
 mod process;
 mod quiesce;

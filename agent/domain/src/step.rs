@@ -10,6 +10,7 @@ use crate::register::Epoch;
 use crate::release::Release;
 use crate::time::Now;
 
+mod adopting;
 mod requests;
 mod reverting;
 mod settling;

@@ -58,6 +58,8 @@ pub struct Services {
     pub protocol: Option<Arc<NodeProtocol>>,
     /// The node's unit; unset: the agent supervises the node's process itself.
     pub unit: Option<Arc<dyn Units>>,
+    /// Whether a majority of the voters was heard since the host started.
+    pub met: watch::Receiver<bool>,
     /// The mesh's name.
     pub mesh_name: Arc<str>,
 }

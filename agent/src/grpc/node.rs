@@ -171,6 +171,7 @@ impl Services {
                 .and_then(|generation| generation.committed)
                 .map(Into::into),
             stuck,
+            unverified: !*self.met.borrow(),
         }
     }
 }
