@@ -9,6 +9,8 @@
 //! unit, and nothing starts it again; one that crashes or takes longer than the unit's
 //! `TimeoutStartSec` fails the unit; it runs again at each automatic restart.
 
+pub mod command;
+
 use cbddc_domain::build::Digest;
 use cbddc_domain::time::BootId;
 use serde::{Deserialize, Serialize};

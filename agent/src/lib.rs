@@ -11,6 +11,7 @@ pub mod config;
 pub mod engine;
 pub mod gate;
 pub mod grpc;
+pub mod heartbeat;
 pub mod janitor;
 pub mod monitor;
 pub mod ports;
