@@ -240,6 +240,17 @@ pub fn plan(
     })
 }
 
+/// What the agent's own unit needs to write to the databases' folders; nothing where it may already.
+pub fn own_drop_in(folders: &[PathBuf]) -> Option<String> {
+    let mut text = String::from(
+        "# Written by cbagent: the folders of the node's databases, to be restored in place.\n[Service]\n",
+    );
+    for folder in folders {
+        text.push_str(&format!("ReadWritePaths={}\n", quoted(folder.to_str()?)?));
+    }
+    (!folders.is_empty()).then_some(text)
+}
+
 /// Where a unit's drop-in lies.
 pub fn drop_in_of(unit: &str) -> PathBuf {
     Path::new(UNITS).join(format!("{unit}.d")).join(DROP_IN)

@@ -63,6 +63,8 @@ pub trait Units: Send + Sync {
     async fn facts(&self) -> Result<UnitFacts, EffectError>;
     /// Makes the service manager read its unit files again.
     async fn reload(&self) -> Result<(), EffectError>;
+    /// Has the service manager start this agent anew; the node goes on.
+    async fn restart_agent(&self) -> Result<(), EffectError>;
 }
 
 /// Everything that the engine does to its host and asks of its peers. Doing anything here twice is

@@ -66,6 +66,17 @@ fn is_written(pid: u32, number: &str) -> bool {
     flags.is_some_and(|flags| flags & ACCESS_MODE != 0)
 }
 
+/// The folders of these files that this process may not write to.
+pub fn closed_folders(files: &[PathBuf]) -> Vec<PathBuf> {
+    let folders = files.iter().filter_map(|file| file.parent());
+    let closed =
+        folders.filter(|folder| rustix::fs::access(*folder, rustix::fs::Access::WRITE_OK).is_err());
+    let mut closed: Vec<PathBuf> = closed.map(Path::to_owned).collect();
+    closed.sort();
+    closed.dedup();
+    closed
+}
+
 /// Puts the drop-in into its place, complete and on disk.
 pub fn write_drop_in(path: &Path, text: &str) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("/"));

@@ -3,9 +3,9 @@
 use super::builds::build_error;
 use super::{Services, engine_error, malformed, refuse};
 use crate::adapters::adoption::{
-    HostFiles, open_files, remove_drop_in, why_not_executable, write_drop_in,
+    HostFiles, closed_folders, open_files, remove_drop_in, why_not_executable, write_drop_in,
 };
-use crate::adoption::{Plan, UnitFacts, drop_in_of, follows, plan};
+use crate::adoption::{Plan, UnitFacts, drop_in_of, follows, own_drop_in, plan};
 use crate::error_chain;
 use crate::ports::{EffectError, Units};
 use cbddc_domain::build::{BuildId, BuildRef};
@@ -14,7 +14,11 @@ use cbddc_domain::release::Release;
 use cbddc_proto::convert::text;
 use cbddc_proto::v1;
 use std::path::Path;
+use std::time::Duration;
 use tonic::{Code, Status};
+
+/// An answer is on its way to the client for no longer.
+const ANSWER_TIME: Duration = Duration::from_millis(300);
 
 impl Services {
     pub(super) async fn adopt_unit(
@@ -81,7 +85,16 @@ impl Services {
         };
         self.engine.tell(event, by).await.map_err(engine_error)?;
         let (path, text) = (plan.drop_in.clone(), plan.text.clone());
-        on_disk(move || write_drop_in(&path, &text)).await?;
+        let closed = closed_folders(&plan.databases);
+        let own = own_drop_in(&closed);
+        let begins_anew = own.is_some();
+        on_disk(move || {
+            if let Some(own) = own {
+                write_drop_in(&drop_in_of("cbagent.service"), &own)?;
+            }
+            write_drop_in(&path, &text)
+        })
+        .await?;
         units.reload().await.map_err(host_error)?;
         let after = units.facts().await.map_err(host_error)?;
         if !self.is_followed(&after) {
@@ -94,7 +107,24 @@ impl Services {
         }
         answer.node_pid = after.main_pid;
         answer.build = Some((&build).into());
+        if begins_anew {
+            self.begin_anew();
+        }
         Ok(answer)
+    }
+
+    /// Starts the agent anew, so that it may write where its unit lets it from now on; the answer is
+    /// given its time first.
+    fn begin_anew(&self) {
+        let Some(units) = self.unit.clone() else {
+            return;
+        };
+        tokio::spawn(async move {
+            tokio::time::sleep(ANSWER_TIME).await;
+            if let Err(error) = units.restart_agent().await {
+                tracing::error!(%error, "cannot start anew: run `systemctl restart cbagent`");
+            }
+        });
     }
 
     pub(super) async fn unadopt_unit(

@@ -12,6 +12,7 @@ mod rollouts;
 mod server;
 mod snapshots;
 
+pub(crate) use node::phase_text;
 pub use server::{ServeError, serve};
 
 use crate::adapters::builds::BuildStore;

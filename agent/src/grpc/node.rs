@@ -191,7 +191,8 @@ fn rollout_epoch(node: &Node) -> Option<Epoch> {
     }
 }
 
-fn phase_text(node: &Node) -> String {
+/// What the node does, in a sentence.
+pub(crate) fn phase_text(node: &Node) -> String {
     let runs = |number: u64| match node.history.get(number) {
         Some(generation) => format!("generation {number}, {}", generation.release),
         None => format!("generation {number}"),

@@ -57,6 +57,10 @@ impl BuildStore {
         for folder in [store.builds(), store.incoming()] {
             fs::create_dir_all(&folder).map_err(BuildError::io("create", &folder, 0))?;
         }
+        // The node's user reads its program here; nothing in a build is secret.
+        for folder in [root, &store.builds()] {
+            disk::set_mode(folder, 0o755).map_err(BuildError::io("create", folder, 0))?;
+        }
         let incoming = store.incoming();
         disk::empty_folder(&incoming).map_err(BuildError::io("clear", &incoming, 0))?;
         disk::sync_folder(root).map_err(BuildError::io("write", root, 0))?;
