@@ -10,6 +10,7 @@
 //! `TimeoutStartSec` fails the unit; it runs again at each automatic restart.
 
 pub mod command;
+pub mod condition;
 
 use cbddc_domain::build::Digest;
 use cbddc_domain::time::BootId;

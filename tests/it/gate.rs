@@ -5,6 +5,7 @@
 
 use cbagent::adapters::clock::SystemClock;
 use cbagent::adapters::gate_files::{RevokingStore, write_permit, write_revoked};
+use cbagent::gate::condition;
 use cbagent::gate::{Permit, permit_file, revoked_file, socket_file, store_folder};
 use cbagent::ports::{EffectError, JournalLine, Store};
 use cbddc_domain::build::Digest;
@@ -14,7 +15,7 @@ use cbddc_tests::bins::binary;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read as _;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -306,4 +307,70 @@ fn a_permit_is_of_this_boot() {
     let permit: Permit = serde_json::from_str(&read(&permit_file(&run_dir))).expect("JSON");
     let boot_id = SystemClock::new().expect("Linux").now().boot;
     assert_eq!(permit, Permit { boot_id, build });
+}
+
+/// What the line in the unit answers with this program in the gate's place.
+fn shell(folders: &Folders, program: &str) -> i32 {
+    let path = folders.0.path().join("program");
+    let _ = fs::remove_file(&path);
+    if !program.is_empty() {
+        fs::write(&path, program).expect("written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("own file");
+    }
+    let script = condition::script(path.to_str().expect("UTF-8"), &folders.state());
+    let mut command = Command::new("/bin/sh");
+    let status = command.args(["-c", &script]).stderr(Stdio::null()).status();
+    status
+        .expect("there is a shell")
+        .code()
+        .expect("it ends by itself")
+}
+
+#[test]
+fn a_broken_agent_keeps_no_unrevoked_node_down() {
+    let build = Digest::of(b"a");
+    let folders = Folders::new(build);
+    let broken = [
+        "",
+        "#!/bin/sh\nkill -SEGV $$\n",
+        "#!/bin/sh\nexit 101\n",
+        "#!/no/such/interpreter\n",
+        "\x7fELF nonsense",
+        "#!/bin/sh\nexit 2\n",
+    ];
+    for program in broken {
+        assert_eq!(shell(&folders, program), 0, "{program:?}");
+    }
+    assert_eq!(shell(&folders, "#!/bin/sh\nexit 1\n"), 1);
+    assert_eq!(shell(&folders, "#!/bin/sh\ntest \"$*\" = gate\n"), 0);
+
+    let revoked = BTreeSet::from([Digest::of(b"b"), build]);
+    write_revoked(&folders.state(), &revoked).expect("written");
+    for program in &broken[1..] {
+        assert_eq!(shell(&folders, program), 1, "{program:?}");
+    }
+    // The package is gone: so are its promises.
+    assert_eq!(shell(&folders, ""), 0);
+    assert_eq!(shell(&folders, "#!/bin/sh\nexit 0\n"), 0);
+    fs::remove_file(store_folder(&folders.state()).join("current")).expect("a link");
+    assert_eq!(shell(&folders, broken[1]), 0);
+}
+
+#[test]
+fn the_line_is_escaped_for_systemd() {
+    let line = condition::line("/usr/bin/cbagent", Path::new("/var/lib/cbagent"));
+    let line = line.expect("plain paths");
+    assert!(line.starts_with("ExecCondition=+/bin/sh -c 'test -x /usr/bin/cbagent || exit 0; "));
+    assert!(
+        line.contains("\"$${b%%/tree}\" /var/lib/cbagent/revoked"),
+        "{line}"
+    );
+    assert_eq!(line.matches('\'').count(), 2, "{line}");
+    for state_dir in ["/var/lib/a b", "var/lib", "/var/$x", "/var/'x'"] {
+        let refused = condition::line("/usr/bin/cbagent", Path::new(state_dir));
+        assert!(
+            refused.is_err_and(|why| why.contains(state_dir)),
+            "{state_dir}"
+        );
+    }
 }
