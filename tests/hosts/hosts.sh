@@ -222,6 +222,16 @@ put() {
     sync "$target"
 }
 
+# plant I FOLDER: copies everything below a folder to the host's root, owned by root, and syncs it.
+# What lies there already, such as /etc, keeps its owner and mode.
+plant() {
+    local pid
+    pid="$(need_leader "$1")" || exit 1
+    tar -C "$2" --owner=0 --group=0 --numeric-owner -c . |
+        tar -C "/proc/$pid/root" --no-overwrite-dir -xp
+    sync -f "/proc/$pid/root"
+}
+
 # Mounts a host's disk and its root. Only ever called in a mount namespace of its own: a disk that
 # the machine mounts would be held by the namespaces of all hosts that boot later.
 mount_disk() {
@@ -470,6 +480,7 @@ hosts.sh VERB …
   run I CMD…                as a unit of host I
   enter I CMD…              in host I, outside its cgroups
   put I FILE /PATH [MODE]   copies a file in
+  plant I FOLDER            copies a tree in, to be laid over the root
   cut I                     power cut: what was not synced is lost
   crash I                   all processes die, the disk is kept
   stop I                    clean shutdown
@@ -488,7 +499,7 @@ verb="${1:-help}"
 case "$verb" in
 cut) cut_power "$@" ;;
 net) ip netns exec "$SWITCH" "$@" ;;
-check | base | up | down | sweep | run | enter | put | crash | stop | boot | offline | journal | \
+check | base | up | down | sweep | run | enter | put | plant | crash | stop | boot | offline | journal | \
     link | split | drop | undrop | help | _boot | _offline)
     "$verb" "$@"
     ;;

@@ -11,6 +11,7 @@ mod fake;
 mod fixture;
 mod fixture_faults;
 mod fixture_sync;
+mod hosts;
 mod mesh;
 mod process;
 mod quiesce;
