@@ -210,7 +210,8 @@ enter() {
 run() {
     local host=$1
     shift
-    enter "$host" systemd-run --quiet --wait --pipe --collect -- "$@"
+    # systemd would replace variables in the command by its own; `$$` is a `$` to it.
+    enter "$host" systemd-run --quiet --wait --pipe --collect -- "${@//\$/\$\$}"
 }
 
 # put I FILE /PATH [MODE]: copies a file in, and syncs it: a power cut does not take it away.

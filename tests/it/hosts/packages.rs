@@ -8,7 +8,7 @@ use cbddc_tests::hosts::{Hosts, Packages, network};
 const EXPOSURE_MAX: f64 = 2.4;
 
 /// Where a package could leave something behind. The journal and dpkg's own log stay, as they should.
-const LEFT: &str = "find / -xdev \\( -path /proc -o -path /sys -o -path /var/log -o -path /var/cache \\) \
+const LEFT: &str = "find / /run -xdev \\( -path /proc -o -path /sys -o -path /var/log -o -path /var/cache \\) \
      -prune -o \\( -iname '*cbagent*' -o -iname '*cbctl*' \\) -print | sort";
 
 #[test]
