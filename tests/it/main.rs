@@ -13,6 +13,7 @@ mod fixture;
 mod fixture_faults;
 mod fixture_sync;
 mod gate;
+mod hosts;
 mod local;
 mod mesh;
 mod process;

@@ -4,6 +4,7 @@ pub mod bins;
 pub mod demo;
 pub mod fixture;
 pub mod ground;
+pub mod hosts;
 pub mod mesh;
 pub mod sim;
 mod small_disk;

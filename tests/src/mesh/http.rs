@@ -13,6 +13,19 @@ const LIMIT: Duration = Duration::from_secs(2);
 /// When the node is not there, does not answer in time, or answers with something else than HTTP.
 pub fn request(port: u16, method: &str, path: &str, body: &str) -> io::Result<(u16, String)> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    request_at(address, method, path, body)
+}
+
+/// The same, of a node that listens elsewhere.
+///
+/// # Errors
+/// As [`request`].
+pub fn request_at(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    body: &str,
+) -> io::Result<(u16, String)> {
     let mut stream = TcpStream::connect_timeout(&address, LIMIT)?;
     stream.set_read_timeout(Some(LIMIT))?;
     stream.set_write_timeout(Some(LIMIT))?;

@@ -129,7 +129,10 @@ impl Bus {
             sleep(PAUSE).await;
         };
         let answer = reply.body().deserialize();
-        answer.map_err(|source| SystemdError::Answer { call, source })
+        answer.map_err(|source| SystemdError::Answer {
+            call,
+            source: Box::new(source),
+        })
     }
 
     /// All properties of one interface of an object, read in one moment.
@@ -168,7 +171,9 @@ impl Bus {
             let connection = self.connection().await;
             let begun = async {
                 let connection = connection?;
-                let manager = manager(&connection).await.map_err(|error| SystemdError::Bus(Box::new(error)))?;
+                let manager = manager(&connection)
+                    .await
+                    .map_err(|error| SystemdError::Bus(Box::new(error)))?;
                 let signals = manager.receive_signal("JobRemoved").await;
                 let signals = signals.map_err(|error| SystemdError::Bus(Box::new(error)))?;
                 let path = manager.call(call, &(unit, "replace")).await;
@@ -224,7 +229,7 @@ impl Bus {
         let job = <(u32, OwnedObjectPath)>::try_from(value);
         let wrong = |source: zbus::zvariant::Error| SystemdError::Answer {
             call: "Get",
-            source: source.into(),
+            source: Box::new(source.into()),
         };
         job.map(|(_, path)| path).map_err(wrong)
     }

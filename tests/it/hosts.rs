@@ -1,0 +1,5 @@
+//! On real systemd hosts: what only they can show. Each test boots its own, in about a second.
+
+mod packages;
+mod power;
+mod unit;

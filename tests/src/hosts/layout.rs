@@ -1,0 +1,222 @@
+//! What an admin has put on each host: a CBDDC node that was set up by hand, and the agent's files.
+
+use super::{Hosts, Packages};
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+/// Where nodes listen for peers.
+pub const SYNC_PORT: u16 = 4001;
+/// Where nodes listen for HTTP.
+pub const HTTP_PORT: u16 = 5000;
+/// Where agents listen.
+pub const AGENT_PORT: u16 = 7443;
+
+/// The token of the nodes' cluster.
+const TOKEN: &str = "a-token-for-tests";
+
+/// The unit of a node as people write them.
+const NODE_UNIT: &str = "\
+[Unit]
+Description=CBDDC node
+After=network.target
+
+[Service]
+User=cbddc
+StateDirectory=cbddc
+ExecStart=/opt/cbddc/fixture-node --settings /etc/cbddc/appsettings.json
+Restart=on-failure
+
+[Install]
+WantedBy=multi-user.target
+";
+
+/// The agent does not tell systemd yet that it is ready; remove this once it does.
+const AGENT_DROP_IN: &str = "\
+[Service]
+Type=simple
+WatchdogSec=0
+";
+
+/// The folder of the node's database, which the agent restores in place.
+const AGENT_PATHS: &str = "\
+[Service]
+ReadWritePaths=-/var/lib/cbddc
+";
+
+/// What the agent is told of its node. Only this changes when the agent takes units over.
+const AGENT_SERVICE: &str = r#"[service]
+program = "bin/cbddc"
+args = ["--settings", "/etc/cbddc/appsettings.json"]
+databases = ["/var/lib/cbddc/node.db"]
+stop_timeout = "10s"
+ready_timeout = "10s"
+sync_interval = "200ms"
+"#;
+
+impl Hosts {
+    /// Sets a node up on each host, as an admin did long before there were agents, and starts it.
+    #[track_caller]
+    pub fn set_nodes_up(&self) {
+        self.on_each(|host| {
+            let root = self.folder().join("nodes").join(self.name(host));
+            self.write_node(host, &root);
+            self.plant(host, &root);
+            let line = "systemd-sysusers && chgrp cbddc /etc/cbddc/appsettings.json \
+                        && systemctl daemon-reload && systemctl enable --quiet --now cbddc && sync";
+            self.shell(host, line).expect(0);
+        });
+        self.on_each(|host| self.wait_for_node(host, crate::ground::PATIENCE));
+    }
+
+    fn write_node(&self, host: u8, root: &Path) {
+        let others = self.numbers().filter(|other| *other != host);
+        let peer = |other: u8| {
+            serde_json::json!({
+                "NodeId": self.name(other), "Host": self.address(other), "Port": SYNC_PORT,
+            })
+        };
+        let settings = serde_json::json!({
+            "EntglDb": {
+                "NodeName": self.name(host),
+                "Port": SYNC_PORT,
+                "AuthToken": TOKEN,
+                "KnownPeers": others.map(peer).collect::<Vec<_>>(),
+            },
+            "Database": { "Path": "/var/lib/cbddc/node.db" },
+            "Fixture": {
+                "Listen": "0.0.0.0", "Http": HTTP_PORT, "IntervalMs": 200, "MaxBackoffMs": 400,
+            },
+        });
+        let settings = format!("{settings:#}\n");
+        write(root, "etc/cbddc/appsettings.json", &settings, 0o640);
+        write(root, "etc/systemd/system/cbddc.service", NODE_UNIT, 0o644);
+        let user = "u cbddc - \"CBDDC node\" /var/lib/cbddc\n";
+        write(root, "etc/sysusers.d/cbddc.conf", user, 0o644);
+        let program = root.join("opt/cbddc/fixture-node");
+        fs::create_dir_all(program.parent().expect("it lies in a folder")).expect("a new folder");
+        fs::copy(Packages::get().fixture_node(), program).expect("the fixture node can be copied");
+    }
+
+    /// Installs a package on a host from its file.
+    #[track_caller]
+    pub fn install(&self, host: u8, package: &str, version: &str) {
+        let file = Packages::get().file(package, version);
+        let path = format!("/var/cache/{package}.deb");
+        self.put(host, &file, &path, 0o644);
+        // `--force-confdef`: as an admin answers who keeps what he changed.
+        let line = format!("dpkg --force-confdef --force-confold -i {path} && sync");
+        self.shell(host, &line).expect(0);
+    }
+
+    /// Makes the mesh's authority on the machine, as `cbctl mesh init` does.
+    #[track_caller]
+    pub fn make_mesh(&self) {
+        let authority = self.folder().join("authority");
+        let mut arguments: Vec<String> = ["mesh", "init", "--name", "shop", "--user", "ana"]
+            .map(str::to_owned)
+            .into();
+        arguments.extend(["--dir".into(), authority.to_string_lossy().into()]);
+        for host in self.numbers() {
+            let (name, address) = (self.name(host), self.address(host));
+            arguments.extend(["--member".into(), format!("{name}={address}:{AGENT_PORT}")]);
+        }
+        self.cbctl(&arguments).expect(0);
+    }
+
+    /// Gives every host its certificate and configuration; the package must be installed.
+    #[track_caller]
+    pub fn configure_agents(&self) {
+        self.on_each(|host| {
+            let (name, root) = (self.name(host), self.folder().join("agents"));
+            let root = root.join(&name);
+            let folder = root.join("etc/cbagent");
+            fs::create_dir_all(&root.join("etc")).expect("a new folder");
+            let out = folder.to_string_lossy();
+            self.cbctl(&["mesh", "issue", &name, "--out", &out])
+                .expect(0);
+            write(&root, "etc/cbagent/token", &format!("{TOKEN}\n"), 0o600);
+            let config = self.agent_config(host);
+            write(&root, "etc/cbagent/cbagent.toml", &config, 0o600);
+            let drop_ins = "etc/systemd/system/cbagent.service.d";
+            write(
+                &root,
+                &format!("{drop_ins}/10-tests.conf"),
+                AGENT_DROP_IN,
+                0o644,
+            );
+            write(
+                &root,
+                &format!("{drop_ins}/50-cbagent.conf"),
+                AGENT_PATHS,
+                0o644,
+            );
+            self.plant(host, &root);
+        });
+    }
+
+    fn agent_config(&self, host: u8) -> String {
+        let others = self.numbers().filter(|other| *other != host);
+        let peers = others.map(|other| format!("\"{}:{SYNC_PORT}\"", self.address(other)));
+        format!(
+            r#"node = "{name}"
+state_dir = "/var/lib/cbagent"
+mesh_file = "mesh.toml"
+
+[tls]
+ca = "ca.pem"
+cert = "node.pem"
+key = "node.key"
+
+{AGENT_SERVICE}
+[cbddc]
+address = "127.0.0.1:{SYNC_PORT}"
+token_file = "token"
+expected_peers = [{peers}]
+
+[health]
+http = "http://127.0.0.1:{HTTP_PORT}/health"
+interval = "500ms"
+min_free_disk = "1MiB"
+
+[peers]
+poll = "500ms"
+ask_limit = "2s"
+call_timeout = "2s"
+"#,
+            name = self.name(host),
+            peers = peers.collect::<Vec<_>>().join(", "),
+        )
+    }
+
+    /// Starts the agent of every host and waits until it answers.
+    #[track_caller]
+    pub fn start_agents(&self) {
+        self.on_each(|host| {
+            let line = "systemctl daemon-reload && systemctl start cbagent";
+            self.shell(host, line).expect(0);
+        });
+        for host in self.numbers() {
+            self.wait_for_agent(host, crate::ground::PATIENCE);
+        }
+    }
+
+    /// Does the same on all hosts at once.
+    pub fn on_each(&self, work: impl Fn(u8) + Sync) {
+        std::thread::scope(|scope| {
+            for host in self.numbers() {
+                let work = &work;
+                scope.spawn(move || work(host));
+            }
+        });
+    }
+}
+
+/// Writes a file of a tree that will be laid over a host's root.
+#[track_caller]
+fn write(root: &Path, path: &str, text: &str, mode: u32) {
+    let path = root.join(path);
+    fs::create_dir_all(path.parent().expect("it lies in a folder")).expect("a new folder");
+    fs::write(&path, text).expect("a file can be written");
+    fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("a mode can be set");
+}

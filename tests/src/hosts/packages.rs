@@ -1,0 +1,112 @@
+//! The packages under test, made from the binaries beside the running program.
+
+use super::workspace;
+use crate::bins::binary;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// The version of the workspace.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What is made once for all tests of a process.
+#[derive(Debug)]
+pub struct Packages {
+    folder: PathBuf,
+    arch: String,
+}
+
+impl Packages {
+    /// Makes them: both packages in this version and in a newer one, and a small fixture node.
+    #[track_caller]
+    pub fn get() -> &'static Self {
+        static PACKAGES: OnceLock<Packages> = OnceLock::new();
+        PACKAGES.get_or_init(Self::make)
+    }
+
+    fn make() -> Self {
+        let binaries = binary("cbagent");
+        let binaries = binaries.parent().expect("a program lies in a folder");
+        // Beside the binaries that they are made of: there is nothing to clean up.
+        let folder = binaries.join("hosts");
+        std::fs::create_dir_all(&folder).expect("a folder beside the binaries");
+        let packages = Self {
+            arch: said(Command::new("dpkg").arg("--print-architecture")),
+            folder,
+        };
+        for version in [packages.version(), packages.newer_version()] {
+            let mut build = Command::new(workspace().join("packaging/build-deb"));
+            // The fast compression: tests look at what is inside.
+            build.args(["--compress", "gzip", "--version", &version]);
+            build.arg("--target-dir").arg(binaries);
+            build.arg("--out").arg(&packages.folder);
+            said(&mut build);
+        }
+        let mut strip = Command::new("strip");
+        strip.arg("-o").arg(packages.fixture_node());
+        said(strip.arg(binary("fixture-node")));
+        packages
+    }
+
+    /// The version that is installed first.
+    pub fn version(&self) -> String {
+        VERSION.to_owned()
+    }
+
+    /// The version for an upgrade.
+    pub fn newer_version(&self) -> String {
+        format!("{VERSION}+newer")
+    }
+
+    /// The file of a package.
+    pub fn file(&self, package: &str, version: &str) -> PathBuf {
+        let name = format!("{package}_{version}_{}.deb", self.arch);
+        self.folder.join(name)
+    }
+
+    /// The fixture node without what only a debugger reads.
+    pub fn fixture_node(&self) -> PathBuf {
+        self.folder.join("fixture-node")
+    }
+
+    /// Errors that lintian finds in the packages; none: it is content.
+    #[track_caller]
+    pub fn lintian_errors(&self) -> Vec<String> {
+        let mut lintian = Command::new("lintian");
+        lintian.args(["--tag-display-limit", "0", "--allow-root"]);
+        let files = ["cbagent", "cbctl"].map(|package| self.file(package, &self.version()));
+        lintian.args(files.iter().map(PathBuf::as_path));
+        let output = lintian.output().expect("lintian can be started");
+        let text = String::from_utf8_lossy(&output.stdout);
+        let errors = text.lines().filter(|line| line.starts_with("E:"));
+        let errors: Vec<String> = errors.map(str::to_owned).collect();
+        // 2: lintian found errors; anything else but 0 is a fault of its own.
+        let usual = matches!(output.status.code(), Some(0 | 2));
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(usual, "lintian failed: {stderr}");
+        errors
+    }
+
+    /// Whether lintian is installed here.
+    pub fn has_lintian() -> bool {
+        Command::new("lintian")
+            .arg("--version")
+            .output()
+            .is_ok_and(|output| output.status.success())
+    }
+
+    /// The folder with all of it.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+}
+
+/// What a program prints that must succeed.
+#[track_caller]
+fn said(command: &mut Command) -> String {
+    let output = command.output();
+    let output = output.unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?} failed: {stderr}");
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
