@@ -13,7 +13,7 @@ pub const VERSION_MIN: u32 = 247;
 pub enum SystemdError {
     /// The bus does not answer.
     #[error("systemd cannot be reached over the system bus; see `systemctl status dbus`")]
-    Bus(#[source] zbus::Error),
+    Bus(#[source] Box<zbus::Error>),
     /// systemd answered with something else than was asked for.
     #[error("systemd answered {call} in a way that this agent does not understand")]
     Answer {
@@ -21,7 +21,7 @@ pub enum SystemdError {
         call: &'static str,
         /// What is wrong.
         #[source]
-        source: zbus::Error,
+        source: Box<zbus::Error>,
     },
     /// systemd refused a call.
     #[error("systemd refused {call}: {text}")]
