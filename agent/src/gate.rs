@@ -115,10 +115,11 @@ pub trait Lookout {
 pub fn wait_for_verdict(lookout: &mut impl Lookout, budget: Duration) -> Verdict {
     for number in 0_u32.. {
         let sight = lookout.look(number % LOOKS_PER_CALL == 0);
-        match decide(&sight, lookout.passed() >= budget) {
-            Verdict::Wait => lookout.pause(LOOK),
-            verdict => return verdict,
+        let verdict = decide(&sight, lookout.passed() >= budget);
+        if verdict != Verdict::Wait {
+            return verdict;
         }
+        lookout.pause(LOOK);
     }
     Verdict::StartUnverified("the gate has looked too often")
 }

@@ -198,7 +198,7 @@ async fn run_agent(config: Config) -> anyhow::Result<()> {
         Arc::new(store.clone()),
         config.state_dir.clone(),
         &node,
-    )?);
+    ));
     if let Some(point) = std::env::var("CBAGENT_CRASH")
         .ok()
         .as_deref()

@@ -274,7 +274,6 @@ async fn a_revocation_is_on_disk_before_the_state_that_holds_it() {
     // Told at start, from the state.
     let node = revoking(&[(a, false)]);
     let store = RevokingStore::new(looking.clone(), folder.path().to_owned(), &node);
-    let store = store.expect("the folder is there");
     assert_eq!(read(&file), format!("{a}\n"));
     // One more stands while the state is saved, and one that is lifted still stands.
     let node = revoking(&[(a, true), (b, false)]);

@@ -82,22 +82,23 @@ pub struct RevokingStore {
 }
 
 impl RevokingStore {
-    /// Wraps a store whose state is `node`, and tells the gate what stands there.
-    ///
-    /// # Errors
-    /// [`GateFileError::Write`] if it cannot be told.
-    pub fn new(
-        store: Arc<dyn Store>,
-        state_dir: PathBuf,
-        node: &Node,
-    ) -> Result<Self, GateFileError> {
-        let told = revoked_builds(node);
-        write_revoked(&state_dir, &told)?;
-        Ok(Self {
+    /// Wraps a store whose state is `node`, and tells the gate what stands there. Where that fails, as
+    /// on a full disk, the agent must still answer; each save tries again.
+    pub fn new(store: Arc<dyn Store>, state_dir: PathBuf, node: &Node) -> Self {
+        let mut told = read_revoked(&state_dir);
+        let standing = revoked_builds(node);
+        if told != standing {
+            match write_revoked(&state_dir, &standing) {
+                Ok(()) => told = standing,
+                Err(error) => tracing::error!("{}", crate::error_chain(&error)),
+            }
+        }
+        let told = Mutex::new(told);
+        Self {
             store,
             state_dir,
-            told: Mutex::new(told),
-        })
+            told,
+        }
     }
 
     /// Names these builds to the gate, unless it knows.
@@ -170,16 +171,12 @@ impl Lookout for FileLookout {
             Ok(None) => Current::Nothing,
             Err(_) => Current::Unreadable,
         };
-        let revoked = read(&revoked_file(&self.state_dir)).unwrap_or_default();
         Sight {
             current,
             permit,
             boot: current_boot_id().ok(),
             agent_lives: self.agent_lives,
-            revoked: revoked
-                .lines()
-                .filter_map(|line| line.parse().ok())
-                .collect(),
+            revoked: read_revoked(&self.state_dir),
         }
     }
 
@@ -190,6 +187,13 @@ impl Lookout for FileLookout {
     fn passed(&self) -> Duration {
         Duration::from_millis(since_boot_ms().saturating_sub(self.began_ms))
     }
+}
+
+/// The builds that must not start; none where the list cannot be read. A line that is no digest does
+/// not hide the others.
+fn read_revoked(state_dir: &Path) -> BTreeSet<Digest> {
+    let text = read(&revoked_file(state_dir)).unwrap_or_default();
+    text.lines().filter_map(|line| line.parse().ok()).collect()
 }
 
 /// A small text file, where it can be read.

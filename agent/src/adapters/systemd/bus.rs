@@ -75,9 +75,7 @@ impl Bus {
         };
         let opened = timeout(CONNECT_LIMIT, open).await;
         let late = || Error::Failure(format!("no answer in {} s", CONNECT_LIMIT.as_secs()));
-        let (connection, version) = opened
-            .unwrap_or_else(|_| Err(late()))
-            .map_err(|error| SystemdError::Bus(Box::new(error)))?;
+        let (connection, version) = opened.unwrap_or_else(|_| Err(late())).map_err(bus)?;
         if major(&version).is_none_or(|major| major < VERSION_MIN) {
             return Err(SystemdError::TooOld(version));
         }
@@ -171,11 +169,9 @@ impl Bus {
             let connection = self.connection().await;
             let begun = async {
                 let connection = connection?;
-                let manager = manager(&connection)
-                    .await
-                    .map_err(|error| SystemdError::Bus(Box::new(error)))?;
+                let manager = manager(&connection).await.map_err(bus)?;
                 let signals = manager.receive_signal("JobRemoved").await;
-                let signals = signals.map_err(|error| SystemdError::Bus(Box::new(error)))?;
+                let signals = signals.map_err(bus)?;
                 let path = manager.call(call, &(unit, "replace")).await;
                 let path = path.map_err(|error| failure(call, error))?;
                 Ok(Job { path, signals })
@@ -247,16 +243,20 @@ async fn manager(connection: &Connection) -> zbus::Result<Proxy<'static>> {
 
 /// An answer that says no is told from a connection that went away.
 fn failure(call: &'static str, error: Error) -> SystemdError {
-    match error {
-        Error::MethodError(name, text, _) if !GONE.contains(&name.as_str()) => {
-            SystemdError::Refused {
-                call,
-                name: name.to_string(),
-                text: text.unwrap_or_default(),
-            }
-        }
-        error => SystemdError::Bus(Box::new(error)),
+    if let Error::MethodError(name, text, _) = &error
+        && !GONE.contains(&name.as_str())
+    {
+        return SystemdError::Refused {
+            call,
+            name: name.to_string(),
+            text: text.clone().unwrap_or_default(),
+        };
     }
+    bus(error)
+}
+
+fn bus(error: Error) -> SystemdError {
+    SystemdError::Bus(Box::new(error))
 }
 
 /// The result in a signal, if it is about this job.

@@ -154,11 +154,9 @@ impl SystemdSupervisor {
         }
         killed |= self.clear_leftovers().await?;
         let (_, after) = self.status().await?;
-        if !after.is_down() {
-            // Somebody else asked for a start meanwhile; the gate keeps it waiting.
-            if after.main_pid != 0 {
-                return Err(self.slow("stay stopped", limit));
-            }
+        // Somebody else may ask for a start meanwhile; the gate keeps it waiting, unless it is not there.
+        if after.main_pid != 0 {
+            return Err(self.slow("stay stopped", limit));
         }
         Ok(after.stopped(&before, killed))
     }
