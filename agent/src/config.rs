@@ -22,6 +22,12 @@ use std::path::{Path, PathBuf};
 /// The largest file that is read, in bytes; a mesh file of 1024 members is far smaller.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
+/// Where the state lies unless the file says otherwise; for the gate, which must not need the file.
+pub const STATE_DIR: &str = "/var/lib/cbagent";
+
+/// The run folder where systemd runs the node, unless the file says otherwise.
+pub const RUN_DIR: &str = "/run/cbagent";
+
 /// What the agent is told to do. Complete and checked.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -31,6 +37,9 @@ pub struct Config {
     pub node: NodeName,
     /// Where builds, snapshots, journal and state are kept.
     pub state_dir: PathBuf,
+    /// Where the agent keeps what is gone after a reboot: the permit for the gate at start. Default:
+    /// [`RUN_DIR`] with a unit, otherwise `run` in the state folder.
+    pub run_dir: PathBuf,
     /// Where to listen, `HOST:PORT`; port 0 lets the system choose.
     pub listen: String,
     /// The mesh.
@@ -150,6 +159,7 @@ impl Config {
         let mut root = Reader::new("", table, base, faults);
         let node = root.required_name("node");
         let state_dir = root.required_path("state_dir");
+        let run_dir = root.path("run_dir");
         let listen = root.string("listen");
         let mesh_path = root.required_path("mesh_file");
         let tls = root.section("tls");
@@ -176,16 +186,18 @@ impl Config {
         {
             faults.push(format!("listen: `{address}` is not HOST:PORT"));
         }
-        let (node, mesh) = (node?, mesh?);
+        let (node, mesh, service, state_dir) = (node?, mesh?, service?, state_dir?);
+        let run_dir = run_dir.unwrap_or_else(|| default_run_dir(&service, &state_dir));
         let listen = listen.or_else(|| mesh.addresses().remove(&node))?;
         Some(Self {
             path: path.to_owned(),
             node,
-            state_dir: state_dir?,
+            state_dir,
+            run_dir,
             listen,
             mesh,
             tls: tls?,
-            service: service?,
+            service,
             cbddc: match cbddc {
                 Some(section) => Some(section?),
                 None => None,
@@ -194,6 +206,53 @@ impl Config {
             limits: limits?,
             peers: peers?,
         })
+    }
+}
+
+fn default_run_dir(service: &Service, state_dir: &Path) -> PathBuf {
+    match service.unit {
+        Some(_) => PathBuf::from(RUN_DIR),
+        None => state_dir.join("run"),
+    }
+}
+
+/// The folders of an agent, for the gate at start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Folders {
+    /// Where the state lies.
+    pub state_dir: PathBuf,
+    /// Where the permit lies.
+    pub run_dir: PathBuf,
+}
+
+impl Folders {
+    /// Reads nothing but the folders, and takes the defaults for what cannot be read: whatever is wrong
+    /// with the file, the node must start. Also tells what was wrong.
+    pub fn load(path: &Path) -> (Self, Option<ConfigError>) {
+        let defaults = || Self {
+            state_dir: PathBuf::from(STATE_DIR),
+            run_dir: PathBuf::from(RUN_DIR),
+        };
+        let read = || -> Result<Self, ConfigError> {
+            let text = read_bounded(path).map_err(|source| ConfigError::Read {
+                path: path.to_owned(),
+                source,
+            })?;
+            let table: toml::Table = text.parse().map_err(|source| ConfigError::Syntax {
+                path: path.to_owned(),
+                source,
+            })?;
+            let base = path.parent().unwrap_or(Path::new(""));
+            let folder = |key: &str| Some(base.join(table.get(key)?.as_str()?));
+            Ok(Self {
+                state_dir: folder("state_dir").unwrap_or_else(|| STATE_DIR.into()),
+                run_dir: folder("run_dir").unwrap_or_else(|| RUN_DIR.into()),
+            })
+        };
+        match read() {
+            Ok(folders) => (folders, None),
+            Err(error) => (defaults(), Some(error)),
+        }
     }
 }
 

@@ -23,6 +23,9 @@ const TICK: Duration = Duration::from_millis(250);
 /// How long to wait before an outcome that could not be saved is tried again.
 const SAVE_AGAIN: Duration = Duration::from_secs(1);
 
+/// How long a node waits for the voters after its host has started (rule 17).
+pub const START_WAIT: Duration = Duration::from_secs(60);
+
 /// Who caused what the agent did by itself.
 pub const ACTOR_AGENT: &str = "agent";
 
@@ -96,6 +99,7 @@ pub struct Engine {
     requests: mpsc::Receiver<Request>,
     outcomes: mpsc::Sender<Event>,
     outcomes_in: mpsc::Receiver<Event>,
+    start_wait_ms: u64,
 }
 
 impl Engine {
@@ -124,15 +128,23 @@ impl Engine {
             requests,
             outcomes,
             outcomes_in,
+            start_wait_ms: 0,
         };
         (engine, handle)
+    }
+
+    /// The host has just started: a node that does not run waits this long for the voters.
+    pub fn wait_before_start(&mut self, limit: Duration) {
+        self.start_wait_ms = limit.as_millis().try_into().unwrap_or(u64::MAX);
     }
 
     /// Runs until `stop` is cancelled. Effects under way go on until they end or the process does;
     /// the next start finishes or undoes them.
     pub async fn run(mut self, stop: CancellationToken) {
         let node_runs = self.node_runs().await;
-        self.take_until_saved(Event::Started { node_runs }).await;
+        let wait_ms = if node_runs { 0 } else { self.start_wait_ms };
+        let started = Event::Started { node_runs, wait_ms };
+        self.take_until_saved(started).await;
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {

@@ -3,12 +3,16 @@
 //!
 //! In reading order: [`ports`] says what the engine needs of the world; [`engine`] is the loop;
 //! [`monitor`] tells it what the checks find; [`janitor`] clears away; [`grpc`] is what clients and peers call; [`adapters`]
-//! fulfil the ports, each named after its technology. The binary's `main` picks the adapters.
+//! fulfil the ports, each named after its technology; [`gate`] is what systemd asks before it starts the
+//! node. The binary's `main` picks the adapters.
 
 pub mod adapters;
+pub mod adoption;
 pub mod config;
 pub mod engine;
+pub mod gate;
 pub mod grpc;
+pub mod heartbeat;
 pub mod janitor;
 pub mod monitor;
 pub mod ports;

@@ -4,25 +4,33 @@ use anyhow::Context as _;
 use cbagent::adapters::builds::BuildStore;
 use cbagent::adapters::cbddc_wire::{Secret, Security};
 use cbagent::adapters::checks::{HostSettings, NodeChecks};
-use cbagent::adapters::clock::SystemClock;
+use cbagent::adapters::clock::{SystemClock, is_first_since_boot};
 use cbagent::adapters::crash::{CrashPoint, CrashingStore};
+use cbagent::adapters::gate_files::RevokingStore;
 use cbagent::adapters::http::HttpAddress;
+use cbagent::adapters::local::{self, LocalSocket};
 use cbagent::adapters::node_protocol::{NodeProtocol, NodeProtocolSettings};
+use cbagent::adapters::notify::Notifier;
 use cbagent::adapters::peers::Peers;
 use cbagent::adapters::process::{ProcessSettings, ProcessSupervisor, launch, own_binary};
 use cbagent::adapters::quiesce::QuiesceSettings;
 use cbagent::adapters::snapshots::SnapshotStore;
 use cbagent::adapters::sqlite::SqliteStore;
+use cbagent::adapters::systemd::{SystemdError, SystemdSettings, SystemdSupervisor};
 use cbagent::adapters::tls::Tls;
 use cbagent::adapters::world::HostWorld;
 use cbagent::config::{ChannelMode, Config};
-use cbagent::engine::Engine;
+use cbagent::engine::{Engine, START_WAIT};
+use cbagent::error_chain;
+use cbagent::gate;
 use cbagent::grpc::{Services, UPLOADS_MAX, serve};
+use cbagent::heartbeat::beat;
 use cbagent::janitor::Janitor;
-use cbagent::monitor::{Health, MonitorSettings, poll_peers, watch_node};
-use cbagent::ports::{Store, Supervisor};
+use cbagent::monitor::{Health, MonitorSettings, meet_voters, poll_peers, watch_node};
+use cbagent::ports::{Store, Supervisor, Units};
 use cbddc_domain::manifest::Limits;
 use cbddc_domain::node::Context;
+use cbddc_domain::units::parse_duration_ms;
 use clap::{Parser, Subcommand};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -55,15 +63,32 @@ enum Command {
     /// Runs the agent in the foreground until SIGTERM; the node keeps running.
     Run {
         /// The configuration file.
-        #[arg(long, default_value = "/etc/cbagent/cbagent.toml")]
+        #[arg(long, default_value = CONFIG)]
         config: PathBuf,
     },
     /// Checks the configuration file and says everything that is wrong with it.
     Check {
         /// The configuration file.
-        #[arg(long, default_value = "/etc/cbagent/cbagent.toml")]
+        #[arg(long, default_value = CONFIG)]
         config: PathBuf,
     },
+    /// Answers systemd whether the node may start: exit code 0 (start) or 1 (skip), nothing else.
+    Gate {
+        /// The configuration file; where it cannot be read, the usual folders are looked at.
+        #[arg(long, default_value = CONFIG)]
+        config: PathBuf,
+        /// How long to wait for the agent's permit; below the unit's TimeoutStartSec.
+        #[arg(long, value_parser = duration, default_value = "75s")]
+        wait: Duration,
+    },
+}
+
+/// Where the configuration lies unless an argument says otherwise.
+const CONFIG: &str = "/etc/cbagent/cbagent.toml";
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let ms = parse_duration_ms(text).map_err(|fault| fault.to_string())?;
+    Ok(Duration::from_millis(ms))
 }
 
 fn main() -> ExitCode {
@@ -71,7 +96,25 @@ fn main() -> ExitCode {
     if arguments.next().is_some_and(|command| command == "launch") {
         return launch(arguments);
     }
-    let outcome = match Arguments::parse().command {
+    let command = match Arguments::try_parse() {
+        Ok(arguments) => arguments.command,
+        // A gate that was called wrongly must not keep the node down.
+        Err(error)
+            if std::env::args_os()
+                .nth(1)
+                .is_some_and(|word| word == "gate") =>
+        {
+            let _ = error.print();
+            if !error.use_stderr() {
+                return ExitCode::SUCCESS;
+            }
+            let (config, wait) = (CONFIG.into(), gate::command::WAIT);
+            Command::Gate { config, wait }
+        }
+        Err(error) => error.exit(),
+    };
+    let outcome = match command {
+        Command::Gate { config, wait } => return gate::command::run(&config, wait).into(),
         Command::Run { config } => run(&config),
         Command::Check { config } => Config::load(&config).map_err(Into::into).map(|_| {
             println!("{} is in order", config.display());
@@ -111,6 +154,7 @@ async fn run_agent(config: Config) -> anyhow::Result<()> {
             config.state_dir.display()
         )
     })?;
+    let notifier = Notifier::from_env().context("cannot use the socket in NOTIFY_SOCKET")?;
     let (store, node) = SqliteStore::open(&config.state_dir.join("state.db"))?;
     let limits = Limits {
         unpacked_bytes: config.limits.bundle_unpacked,
@@ -125,8 +169,10 @@ async fn run_agent(config: Config) -> anyhow::Result<()> {
     let mut others = config.mesh.addresses();
     others.remove(&config.node);
     let peers = Peers::new(tls.clone(), others.clone(), config.peers.call_timeout);
+    let (supervisor, unit) = supervisor(&config, &builds).await?;
     let world = Arc::new(world(
         &config,
+        supervisor,
         &builds,
         &snapshots,
         protocol.clone(),
@@ -134,6 +180,10 @@ async fn run_agent(config: Config) -> anyhow::Result<()> {
     )?);
     let listener = TcpListener::bind(&config.listen).await;
     let listener = listener.with_context(|| format!("cannot listen on {}", config.listen))?;
+    let run_dir = config.run_dir.clone();
+    let local = LocalSocket::bind(&run_dir);
+    let local = local
+        .with_context(|| format!("cannot listen on {}", run_dir.join(local::SOCKET).display()))?;
     let context = Context {
         name: config.node.clone(),
         voters: config.mesh.voters(),
@@ -144,7 +194,11 @@ async fn run_agent(config: Config) -> anyhow::Result<()> {
             .try_into()
             .unwrap_or(u64::MAX),
     };
-    let mut saving: Arc<dyn Store> = Arc::new(store.clone());
+    let mut saving: Arc<dyn Store> = Arc::new(RevokingStore::new(
+        Arc::new(store.clone()),
+        config.state_dir.clone(),
+        &node,
+    )?);
     if let Some(point) = std::env::var("CBAGENT_CRASH")
         .ok()
         .as_deref()
@@ -159,7 +213,13 @@ async fn run_agent(config: Config) -> anyhow::Result<()> {
             point,
         });
     }
-    let (engine, handle) = Engine::new(context, node, world.clone(), saving);
+    let (mut engine, handle) = Engine::new(context, node, world.clone(), saving);
+    let booted = is_first_since_boot(&run_dir)
+        .with_context(|| format!("cannot use the run folder {}", run_dir.display()))?;
+    if booted {
+        engine.wait_before_start(START_WAIT);
+    }
+    let (met_in, met) = watch::channel(!booted);
     let (health_in, health) = watch::channel(Health::default());
     let janitor = Janitor {
         engine: handle.clone(),
@@ -182,6 +242,8 @@ async fn run_agent(config: Config) -> anyhow::Result<()> {
         world: world.clone(),
         health,
         protocol,
+        unit,
+        met,
         mesh_name: config.mesh.name.as_str().into(),
     };
     let stop = CancellationToken::new();
@@ -199,6 +261,15 @@ async fn run_agent(config: Config) -> anyhow::Result<()> {
         stop.clone(),
     ));
     tasks.spawn(janitor.run(stop.clone()));
+    tasks.spawn(meet_voters(
+        handle.clone(),
+        world.clone(),
+        met_in,
+        stop.clone(),
+    ));
+    if let Some(notifier) = notifier {
+        tasks.spawn(beat(notifier, handle.clone(), stop.clone()));
+    }
     let others = others.into_keys().collect();
     tasks.spawn(poll_peers(
         handle,
@@ -214,7 +285,7 @@ async fn run_agent(config: Config) -> anyhow::Result<()> {
     tracing::info!(node = %config.node, %address, "the agent serves");
     let serving = tasks.spawn({
         let stop = stop.clone();
-        async move { serve(listener, &tls, services, stop).await }
+        async move { serve(listener, local, &tls, services, stop).await }
     });
     tasks.close();
     tokio::select! {
@@ -269,19 +340,32 @@ fn protocol_settings(config: &Config) -> NodeProtocolSettings {
     }
 }
 
-fn world(
+/// The unit or the process that is the node.
+/// Who starts the node, and where it is a unit, how that is read.
+async fn supervisor(
     config: &Config,
     builds: &BuildStore,
-    snapshots: &Arc<SnapshotStore>,
-    protocol: Option<Arc<NodeProtocol>>,
-    peers: Peers,
-) -> anyhow::Result<HostWorld> {
+) -> anyhow::Result<(Arc<dyn Supervisor>, Option<Arc<dyn Units>>)> {
     let service = &config.service;
-    let program = builds.current_link().join(&service.program);
-    let supervisor: Arc<dyn Supervisor> = Arc::new(ProcessSupervisor::new(ProcessSettings {
-        run_dir: config.state_dir.join("run"),
+    if let Some(unit) = service.unit.clone() {
+        let supervisor = SystemdSupervisor::new(SystemdSettings {
+            unit,
+            run_dir: config.run_dir.clone(),
+            builds: builds.clone(),
+        });
+        match supervisor.check().await {
+            Ok(()) => {}
+            Err(error @ SystemdError::TooOld(_)) => return Err(error.into()),
+            // The agent answers its peers also while the bus is away.
+            Err(error) => tracing::error!("{}", error_chain(&error)),
+        }
+        let supervisor = Arc::new(supervisor);
+        return Ok((supervisor.clone(), Some(supervisor)));
+    }
+    let supervisor = ProcessSupervisor::new(ProcessSettings {
+        run_dir: config.run_dir.clone(),
         log_file: config.state_dir.join("node.log"),
-        program,
+        program: builds.current_link().join(&service.program),
         args: service.args.clone(),
         env: service.env.clone().into_iter().collect(),
         working_dir: service
@@ -289,7 +373,19 @@ fn world(
             .clone()
             .unwrap_or_else(|| config.state_dir.clone()),
         launcher: own_binary(),
-    })?);
+    })?;
+    Ok((Arc::new(supervisor), None))
+}
+
+fn world(
+    config: &Config,
+    supervisor: Arc<dyn Supervisor>,
+    builds: &BuildStore,
+    snapshots: &Arc<SnapshotStore>,
+    protocol: Option<Arc<NodeProtocol>>,
+    peers: Peers,
+) -> anyhow::Result<HostWorld> {
+    let service = &config.service;
     let command = |words: &[String]| (!words.is_empty()).then(|| words.to_vec());
     let http = config
         .health

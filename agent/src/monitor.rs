@@ -9,6 +9,7 @@ use cbddc_domain::id::NodeName;
 use cbddc_domain::node::{Event, Node};
 use cbddc_domain::phase::Phase;
 use cbddc_domain::plan::Timing;
+use cbddc_domain::register::is_majority;
 use cbddc_domain::warmup::{RunningProcess, Verdict, Warmup, WarmupLimits};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,9 @@ const PROBATION_INTERVAL: Duration = Duration::from_millis(250);
 
 /// How often the process is looked at while nothing else happens.
 const UNIT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long to wait before a voter that did not answer is asked again.
+const MEET_AGAIN: Duration = Duration::from_secs(1);
 
 /// How to watch.
 #[derive(Debug, Clone, Copy)]
@@ -280,5 +284,57 @@ pub async fn poll_peers(
             () = stop.cancelled() => return,
             () = tokio::time::sleep(poll) => {}
         }
+    }
+}
+
+/// Asks all voters at once what they know, until a majority has told; then says so to the engine
+/// and to `met` (rule 17).
+pub async fn meet_voters(
+    engine: EngineHandle,
+    world: Arc<dyn World>,
+    met: watch::Sender<bool>,
+    stop: CancellationToken,
+) {
+    let context = engine.context().clone();
+    let mut asked = tokio::task::JoinSet::new();
+    let mut heard = 0;
+    for voter in context.voters.clone() {
+        if voter == context.name {
+            heard += 1;
+        } else {
+            asked.spawn(hear_of(engine.clone(), world.clone(), voter));
+        }
+    }
+    while !is_majority(heard, context.voters.len()) {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            answered = asked.join_next() => match answered {
+                Some(Ok(())) => heard += 1,
+                Some(Err(_)) => {}
+                None => return,
+            },
+        }
+    }
+    if let Err(error) = engine.tell(Event::Met, ACTOR_AGENT).await {
+        tracing::warn!(%error, "that a majority was heard was not taken");
+    }
+    met.send_replace(true);
+}
+
+/// Asks a voter until it answers, and passes on what it knows.
+async fn hear_of(engine: EngineHandle, world: Arc<dyn World>, voter: NodeName) {
+    loop {
+        match world.register_of(&voter).await {
+            Ok(register) => {
+                for event in events_of(&voter, register) {
+                    if let Err(error) = engine.tell(event, ACTOR_AGENT).await {
+                        tracing::warn!(%voter, %error, "what a voter knows was not taken");
+                    }
+                }
+                return;
+            }
+            Err(error) => tracing::debug!(%voter, %error, "a voter could not be asked"),
+        }
+        tokio::time::sleep(MEET_AGAIN).await;
     }
 }

@@ -1,6 +1,7 @@
 //! The few traits that the engine needs of the world. A trait stands here only where a fake exists
 //! or a second technology will take its place.
 
+use crate::adoption::UnitFacts;
 use async_trait::async_trait;
 use cbddc_domain::generation::GenerationNumber;
 use cbddc_domain::health::Measurement;
@@ -53,6 +54,17 @@ pub trait Supervisor: Send + Sync {
     async fn stop(&self, limit: Duration) -> Result<Stop, EffectError>;
     /// What runs now.
     async fn state(&self) -> Result<UnitState, EffectError>;
+}
+
+/// What the service manager knows of the node's unit, where there is one.
+#[async_trait]
+pub trait Units: Send + Sync {
+    /// How the unit is set up, and what it runs.
+    async fn facts(&self) -> Result<UnitFacts, EffectError>;
+    /// Makes the service manager read its unit files again.
+    async fn reload(&self) -> Result<(), EffectError>;
+    /// Has the service manager start this agent anew; the node goes on.
+    async fn restart_agent(&self) -> Result<(), EffectError>;
 }
 
 /// Everything that the engine does to its host and asks of its peers. Doing anything here twice is

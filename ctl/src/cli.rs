@@ -51,6 +51,10 @@ pub struct CommonArgs {
     /// The mesh to speak to. Default: the current context.
     #[arg(long, global = true, value_name = "NAME")]
     pub context: Option<String>,
+    /// Speak to this host's agent alone, through its socket, without a certificate. It takes root.
+    /// Default: /run/cbagent/agent.sock where no mesh is known and that file is there.
+    #[arg(long, global = true, value_name = "PATH", conflicts_with = "context")]
+    pub socket: Option<PathBuf>,
     /// The time limit for each node, connecting included, with its unit: 500ms, 10s, 1min.
     #[arg(long, global = true, default_value = "10s", value_parser = duration)]
     pub timeout: Duration,
@@ -222,6 +226,42 @@ pub enum NodeCommand {
         /// Which node.
         node: NodeName,
     },
+    /// Takes the systemd service that runs the node over as it is, without stopping it.
+    ///
+    /// The program's folder becomes generation 1, and one drop-in lets the unit follow what is
+    /// rolled out. The first switch comes with the first rollout.
+    Adopt(AdoptArgs),
+    /// Takes the drop-in away again, without stopping the service: the unit is as it was.
+    Unadopt {
+        /// Which nodes.
+        #[command(flatten)]
+        targets: TargetArgs,
+        /// Whether to ask.
+        #[command(flatten)]
+        confirm: ConfirmArgs,
+    },
+}
+
+/// `cbctl node adopt`.
+#[derive(Debug, Clone, Args)]
+pub struct AdoptArgs {
+    /// Which nodes.
+    #[command(flatten)]
+    pub targets: TargetArgs,
+    /// The unit. Default: the one that each agent's configuration names.
+    #[arg(long, value_name = "UNIT")]
+    pub unit: Option<String>,
+    /// What to call the build that is made of the program's files. Use the same name on all hosts:
+    /// hosts with the same files then have the same release.
+    #[arg(
+        long = "as",
+        value_name = "NAME@VERSION",
+        default_value = "cbddc@adopted"
+    )]
+    pub build: BuildId,
+    /// Whether to ask.
+    #[command(flatten)]
+    pub confirm: ConfirmArgs,
 }
 
 /// `cbctl journal`.

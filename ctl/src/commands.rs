@@ -18,6 +18,10 @@ use crate::error::{CtlError, Exit};
 use crate::mesh::Session;
 use std::future::Future;
 use std::io::{IsTerminal as _, Write as _};
+use std::path::Path;
+
+/// Where a host's agent listens for root.
+const SOCKET: &str = "/run/cbagent/agent.sock";
 
 /// Runs a command line that made sense.
 pub fn run(cli: Cli) -> Result<Exit, CtlError> {
@@ -35,6 +39,7 @@ pub fn run(cli: Cli) -> Result<Exit, CtlError> {
         | Command::Node(_)
         | Command::Journal(_)) => {
             let session = open(&common)?;
+            needs_mesh(&command, &session)?;
             until_interrupted(&session, dispatch(command, &session, common.output))
         }
     }
@@ -56,8 +61,44 @@ async fn dispatch(command: Command, session: &Session, output: Output) -> Result
 }
 
 fn open(common: &CommonArgs) -> Result<Session, CtlError> {
-    let context = Context::find(common.context.as_deref())?;
-    Session::open(context, common.jobs, common.timeout)
+    let found = Context::find(common.context.as_deref());
+    let usual = Path::new(SOCKET);
+    let socket = match (&common.socket, &found) {
+        (Some(socket), _) => Some(socket.as_path()),
+        (None, Err(_)) if common.context.is_none() && usual.exists() => Some(usual),
+        (None, _) => None,
+    };
+    match socket {
+        Some(socket) => {
+            let runtime = crate::runtime()?;
+            runtime.block_on(Session::open_socket(socket, common.jobs, common.timeout))
+        }
+        None => Session::open(found?, common.jobs, common.timeout),
+    }
+}
+
+/// What changes the mesh as a whole needs a certificate of the mesh: the socket speaks for one host.
+fn needs_mesh(command: &Command, session: &Session) -> Result<(), CtlError> {
+    use crate::cli::RolloutCommand as Rollout;
+    let changes = match command {
+        Command::Rollback(_) => true,
+        Command::Rollout(command) => !matches!(command, Rollout::Status { .. } | Rollout::List),
+        Command::Status(_)
+        | Command::Build(_)
+        | Command::Release(_)
+        | Command::Snapshot(_)
+        | Command::Health(_)
+        | Command::Node(_)
+        | Command::Journal(_)
+        | Command::Mesh(_) => false,
+    };
+    if changes && session.is_local() {
+        return Err(CtlError::failed(
+            "this needs a majority of the mesh, and the socket only reaches this host",
+        )
+        .hint("run it where a context of the mesh is set up; `cbctl mesh show` tells which one"));
+    }
+    Ok(())
 }
 
 /// Runs a command until it ends or somebody presses Ctrl-C.

@@ -12,7 +12,7 @@ pub mod context;
 pub mod error;
 pub mod mesh;
 pub mod mesh_check;
-pub mod pack;
+pub mod outcome;
 pub mod pki;
 pub mod render;
 pub mod rollout;

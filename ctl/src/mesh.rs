@@ -2,20 +2,23 @@
 
 use crate::context::{self, Context};
 use crate::error::{CtlError, chain};
+use crate::outcome::reason;
+pub use crate::outcome::{Outcome, outcome_of};
 use crate::tls;
 use cbddc_domain::id::NodeName;
-use cbddc_domain::mesh::MeshFile;
+use cbddc_domain::mesh::{Environment, Member, MeshFile};
+use cbddc_proto::MESSAGE_BYTES_MAX;
 use cbddc_proto::v1;
-use cbddc_proto::{MESSAGE_BYTES_MAX, WORD_KEY};
 use rustls::ClientConfig;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{OnceCell, Semaphore};
 use tokio::task::JoinSet;
+use tonic::Status;
 use tonic::transport::Channel;
-use tonic::{Code, Status};
 
 /// How many nodes are spoken to at once unless `--jobs` says otherwise.
 pub const JOBS_DEFAULT: usize = 64;
@@ -27,136 +30,27 @@ pub struct Session {
 }
 
 struct Inner {
-    context: Context,
+    /// Unset: this host alone, through the agent's socket.
+    context: Option<Context>,
     mesh: MeshFile,
-    tls: Arc<ClientConfig>,
+    reach: Reach,
     nodes: BTreeMap<NodeName, Peer>,
     jobs: usize,
     timeout: Duration,
     standing: Mutex<String>,
 }
 
+/// How agents are reached.
+enum Reach {
+    /// Over the network, with a certificate.
+    Mesh(Arc<ClientConfig>),
+    /// The one agent of this host, through its socket.
+    Socket(PathBuf),
+}
+
 struct Peer {
     address: String,
     channel: OnceCell<Channel>,
-}
-
-/// What came of asking one node.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome<T> {
-    /// It answered.
-    Ok(T),
-    /// No connection, or it broke: whether the request took effect is unknown.
-    Unreachable {
-        /// Why.
-        why: String,
-    },
-    /// It said no.
-    Refused {
-        /// The stable word, such as `locked`; the gRPC code in lower case where the agent gave none.
-        word: String,
-        /// Why, in a sentence.
-        message: String,
-    },
-    /// No answer within the limit: whether the request took effect is unknown.
-    TimedOut,
-}
-
-impl<T> Outcome<T> {
-    /// The answer, if there is one.
-    pub fn ok(&self) -> Option<&T> {
-        match self {
-            Self::Ok(answer) => Some(answer),
-            Self::Unreachable { .. } | Self::Refused { .. } | Self::TimedOut => None,
-        }
-    }
-
-    /// The stable word for machines.
-    pub fn word(&self) -> &str {
-        match self {
-            Self::Ok(_) => "ok",
-            Self::Unreachable { .. } => "unreachable",
-            Self::Refused { word, .. } => word,
-            Self::TimedOut => "timed_out",
-        }
-    }
-
-    /// Why there is no answer; empty when there is one.
-    pub fn why(&self) -> &str {
-        match self {
-            Self::Ok(_) => "",
-            Self::Unreachable { why } => why,
-            Self::Refused { message, .. } => message,
-            Self::TimedOut => "no answer in time",
-        }
-    }
-
-    /// True where the node did not answer at all, rather than say no.
-    pub fn is_silent(&self) -> bool {
-        match self {
-            Self::Unreachable { .. } | Self::TimedOut => true,
-            Self::Ok(_) | Self::Refused { .. } => false,
-        }
-    }
-}
-
-/// Sorts a failed call into an outcome.
-pub fn outcome_of<T>(answer: Result<T, Status>) -> Outcome<T> {
-    let status = match answer {
-        Ok(answer) => return Outcome::Ok(answer),
-        Err(status) => status,
-    };
-    let word = status
-        .metadata()
-        .get(WORD_KEY)
-        .and_then(|word| word.to_str().ok());
-    let message = bounded(status.message());
-    match (word, status.code()) {
-        (Some(word), _) => Outcome::Refused {
-            word: bounded(word),
-            message,
-        },
-        (None, Code::DeadlineExceeded | Code::Cancelled) => Outcome::TimedOut,
-        (None, Code::Unavailable) => Outcome::Unreachable {
-            why: reason(&status),
-        },
-        // The client's own transport reports broken connections with a source, agents never do.
-        (None, _) if std::error::Error::source(&status).is_some() => Outcome::Unreachable {
-            why: reason(&status),
-        },
-        (None, code) => Outcome::Refused {
-            word: snake_case(&format!("{code:?}")),
-            message,
-        },
-    }
-}
-
-fn reason(status: &Status) -> String {
-    let cause = std::error::Error::source(status).map_or_else(String::new, chain);
-    match (status.message(), cause.as_str()) {
-        ("", "") => "the connection broke".to_owned(),
-        (message, "") => bounded(message),
-        ("", cause) => bounded(cause),
-        (message, cause) if cause.starts_with(message) => bounded(cause),
-        (message, cause) => bounded(&format!("{message}: {cause}")),
-    }
-}
-
-/// Cuts what came over the network to a length that fits a terminal, and takes control characters out.
-fn bounded(text: &str) -> String {
-    let printable = text.chars().map(|c| if c.is_control() { ' ' } else { c });
-    printable.take(2000).collect()
-}
-
-fn snake_case(text: &str) -> String {
-    let mut word = String::new();
-    for c in text.chars() {
-        if c.is_ascii_uppercase() && !word.is_empty() {
-            word.push('_');
-        }
-        word.push(c.to_ascii_lowercase());
-    }
-    word
 }
 
 impl Session {
@@ -169,6 +63,61 @@ impl Session {
                 CtlError::failed(format!("the context `{}` cannot be used", context.name))
                     .because(error)
             })?;
+        Ok(Self::new(
+            Some(context),
+            mesh,
+            Reach::Mesh(tls),
+            jobs,
+            timeout,
+        ))
+    }
+
+    /// Opens the socket of this host's agent, which takes root, and asks it for its name.
+    pub async fn open_socket(
+        path: &Path,
+        jobs: usize,
+        timeout: Duration,
+    ) -> Result<Self, CtlError> {
+        let ask = async {
+            let channel = tls::connect_socket(path)
+                .await
+                .map_err(|error| chain(&error))?;
+            let answer = client::node(channel)
+                .get_status(v1::GetStatusRequest {})
+                .await;
+            let status = answer.map_err(|status| reason(&status))?.into_inner();
+            let name: NodeName = status.node.parse().map_err(|error| format!("{error}"))?;
+            Ok((name, status.mesh))
+        };
+        let asked = tokio::time::timeout(timeout, ask).await;
+        let asked = asked.unwrap_or_else(|_| Err("no answer in time".to_owned()));
+        let (node, name) = asked.map_err(|why: String| {
+            CtlError::failed(format!(
+                "cannot reach this host's agent through {}: {why}",
+                path.display()
+            ))
+            .hint("run it as root, see `systemctl status cbagent`, or name a mesh with --context")
+        })?;
+        let member = Member {
+            name: node,
+            address: String::new(),
+        };
+        let mesh = MeshFile {
+            name,
+            environment: Environment::Local,
+            members: vec![member],
+        };
+        let reach = Reach::Socket(path.to_owned());
+        Ok(Self::new(None, mesh, reach, jobs, timeout))
+    }
+
+    fn new(
+        context: Option<Context>,
+        mesh: MeshFile,
+        reach: Reach,
+        jobs: usize,
+        timeout: Duration,
+    ) -> Self {
         let peer = |address| Peer {
             address,
             channel: OnceCell::new(),
@@ -177,22 +126,30 @@ impl Session {
         let nodes = addresses
             .map(|(name, address)| (name, peer(address)))
             .collect();
-        Ok(Self {
+        Self {
             inner: Arc::new(Inner {
                 context,
                 mesh,
-                tls,
+                reach,
                 nodes,
                 jobs: jobs.max(1),
                 timeout,
                 standing: Mutex::new("nothing was changed".to_owned()),
             }),
-        })
+        }
     }
 
-    /// The context.
-    pub fn context(&self) -> &Context {
-        &self.inner.context
+    /// Whether only this host is spoken to, through its agent's socket.
+    pub fn is_local(&self) -> bool {
+        self.inner.context.is_none()
+    }
+
+    /// The name of the person who asks.
+    pub fn user(&self) -> Result<String, CtlError> {
+        match &self.inner.context {
+            Some(context) => context.user(),
+            None => Ok("root".to_owned()),
+        }
     }
 
     /// The mesh.
@@ -266,11 +223,16 @@ impl Session {
             .get(node)
             .ok_or_else(|| Status::not_found(format!("{node} is not in the mesh file")))?;
         let connect = || async {
-            tls::connect(Arc::clone(&self.inner.tls), &peer.address, node)
-                .await
-                .map_err(|error| {
-                    Status::unavailable(format!("{}: {}", peer.address, chain(&error)))
-                })
+            match &self.inner.reach {
+                Reach::Mesh(tls) => tls::connect(Arc::clone(tls), &peer.address, node)
+                    .await
+                    .map_err(|error| {
+                        Status::unavailable(format!("{}: {}", peer.address, chain(&error)))
+                    }),
+                Reach::Socket(path) => tls::connect_socket(path).await.map_err(|error| {
+                    Status::unavailable(format!("{}: {}", path.display(), chain(&error)))
+                }),
+            }
         };
         peer.channel.get_or_try_init(connect).await.cloned()
     }

@@ -11,7 +11,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint, Uri};
@@ -112,6 +112,20 @@ pub async fn connect(
         .connect_with_connector(tower::service_fn(move |_: Uri| {
             let dial = dial(Arc::clone(&config), address.clone(), name.clone());
             async { dial.await.map(TokioIo::new) }
+        }))
+        .await
+}
+
+/// Connects to the agent of this host through its socket. Bound it with a time limit.
+pub async fn connect_socket(path: &Path) -> Result<Channel, tonic::transport::Error> {
+    let path = path.to_owned();
+    // The URI is never resolved.
+    Endpoint::from_static("http://localhost")
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .connect_with_connector(tower::service_fn(move |_: Uri| {
+            let path = path.clone();
+            async { UnixStream::connect(path).await.map(TokioIo::new) }
         }))
         .await
 }

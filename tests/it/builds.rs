@@ -3,9 +3,9 @@
 mod bad_bundles;
 
 use cbagent::adapters::builds::{BuildError, BuildStore, Imported};
-use cbctl::pack::{PackError, PackOptions, pack, read_bundle_header};
 use cbddc_domain::build::{BuildId, BuildRef, Digest};
 use cbddc_domain::manifest::Limits;
+use cbddc_pack::{PackError, PackOptions, pack, read_bundle_header};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};

@@ -1,6 +1,6 @@
 //! The agent's configuration: what is taken, and that all faults come together.
 
-use cbagent::config::{ChannelMode, Config, ConfigError};
+use cbagent::config::{ChannelMode, Config, ConfigError, Folders, RUN_DIR, STATE_DIR};
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -258,6 +258,8 @@ fn the_shipped_file_is_taken() {
     let spelled: String = text
         .lines()
         .map(|line| match line.strip_prefix("# ") {
+            // The one key that excludes others.
+            Some(rest) if rest.starts_with("unit = ") => String::new(),
             Some(rest) if is_example(rest) => format!("{rest}\n"),
             Some(_) | None => format!("{line}\n"),
         })
@@ -270,6 +272,7 @@ fn the_shipped_file_is_taken() {
         spelled.service.command_timeout,
         config.service.command_timeout
     );
+    assert_eq!(spelled.run_dir, PathBuf::from(RUN_DIR));
     let mut health = spelled.health;
     // An example, not a default.
     assert_eq!(health.tcp.take(), "127.0.0.1:5000".parse().ok());
@@ -277,6 +280,95 @@ fn the_shipped_file_is_taken() {
     assert_eq!(spelled.limits, config.limits);
     assert_eq!(spelled.peers, config.peers);
     assert_eq!(spelled.service.undrain, ["/usr/local/bin/undrain"]);
+}
+
+const UNIT: &str = "unit = \"cbddc.service\"\n";
+
+/// The least that is needed where systemd runs the node.
+fn least_with_unit() -> String {
+    LEAST.replace("program = \"bin/cbddc\"\n", UNIT)
+}
+
+#[test]
+fn a_unit_takes_the_place_of_the_program() {
+    let folder = folder();
+    let config = parse(folder.path(), LEAST).expect("enough");
+    assert_eq!(config.service.unit, None);
+    assert_eq!(config.run_dir, folder.path().join("state/run"));
+
+    let least = least_with_unit();
+    let config = parse(folder.path(), &least).expect("enough");
+    assert_eq!(config.service.unit.as_deref(), Some("cbddc.service"));
+    assert_eq!(config.run_dir, PathBuf::from(RUN_DIR));
+    let elsewhere = least.replace("[tls]", "run_dir = \"here\"\n[tls]");
+    let config = parse(folder.path(), &elsewhere).expect("a folder");
+    assert_eq!(config.run_dir, folder.path().join("here"));
+
+    for key in [
+        "program = \"bin/x\"",
+        "args = [\"x\"]",
+        "env = { A = \"b\" }",
+        "working_dir = \"/x\"",
+    ] {
+        let error = parse(folder.path(), &format!("{least}{key}\n")).expect_err(key);
+        let ConfigError::Faults { faults, .. } = &error else {
+            panic!("{key}: {error}");
+        };
+        assert_eq!(faults.len(), 1, "{key}: {faults:?}");
+        let name = key.split(' ').next().expect("a key");
+        let said = format!("service.{name}: is given by the unit");
+        assert!(faults[0].starts_with(&said), "{faults:?}");
+    }
+    for wrong in [
+        "cbddc",
+        "cbddc.socket",
+        ".service",
+        "a b.service",
+        "a/b.service",
+        "a@.service",
+        "@a.service",
+    ] {
+        let error = parse(folder.path(), &least.replace("cbddc.service", wrong)).expect_err(wrong);
+        let said = "service.unit: must be the name of a service unit";
+        assert!(error.to_string().contains(said), "{wrong}: {error}");
+    }
+    for right in [
+        "a.service",
+        "a@b.service",
+        "a-b_c:d.e.service",
+        "a\\\\x2db.service",
+    ] {
+        parse(folder.path(), &least.replace("cbddc.service", right)).expect(right);
+    }
+}
+
+#[test]
+fn folders_are_found_in_any_file() {
+    let folder = folder();
+    let file = folder.path().join("cbagent.toml");
+    let (state, run) = (Path::new(STATE_DIR), Path::new(RUN_DIR));
+    for (text, state, run, sound) in [
+        (
+            "state_dir = \"s\"\nrun_dir = \"/r\"\nnonsense = 1\n",
+            &*folder.path().join("s"),
+            Path::new("/r"),
+            true,
+        ),
+        ("state_dir = 7\n", state, run, true),
+        ("state_dir = ", state, run, false),
+    ] {
+        fs::write(&file, text).expect("written");
+        let (folders, fault) = Folders::load(&file);
+        assert_eq!(
+            (&*folders.state_dir, &*folders.run_dir),
+            (state, run),
+            "{text}"
+        );
+        assert_eq!(fault.is_none(), sound, "{text}: {fault:?}");
+    }
+    let (folders, fault) = Folders::load(&folder.path().join("none"));
+    assert_eq!((&*folders.state_dir, &*folders.run_dir), (state, run));
+    assert!(matches!(fault, Some(ConfigError::Read { .. })), "{fault:?}");
 }
 
 fn is_example(line: &str) -> bool {

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex};
 
 /// A disk that may be full, and a world that looks at it before each effect.
 #[derive(Default)]
-struct Bench {
+pub(crate) struct Bench {
     full: AtomicBool,
     saved: Mutex<Node>,
     /// The effects that were performed, and whether each stood on the disk before.
@@ -77,7 +77,7 @@ fn release() -> Release {
     })
 }
 
-fn prepare() -> Event {
+pub(crate) fn prepare() -> Event {
     Event::Prepare(Box::new(Prepare {
         epoch: Epoch::default().next(1),
         kind: ProposalKind::Rollout,

@@ -106,6 +106,20 @@ impl NodeService for Fake {
         Ok(Response::new(tokio_stream::iter(None)))
     }
 
+    async fn adopt(
+        &self,
+        _: Request<v1::AdoptRequest>,
+    ) -> Result<Response<v1::AdoptResponse>, Status> {
+        Err(Status::failed_precondition("not here"))
+    }
+
+    async fn unadopt(
+        &self,
+        _: Request<v1::UnadoptRequest>,
+    ) -> Result<Response<v1::UnadoptResponse>, Status> {
+        Err(Status::failed_precondition("not here"))
+    }
+
     async fn list_generations(
         &self,
         _: Request<v1::ListGenerationsRequest>,

@@ -1,5 +1,6 @@
 //! The integration tests, one module per area.
 
+mod adoption;
 mod api;
 mod builds;
 mod checks;
@@ -11,7 +12,9 @@ mod fake;
 mod fixture;
 mod fixture_faults;
 mod fixture_sync;
+mod gate;
 mod hosts;
+mod local;
 mod mesh;
 mod process;
 mod quiesce;
@@ -19,6 +22,7 @@ mod scenarios;
 mod simulation;
 mod snapshots;
 mod state;
+mod systemd;
 mod tidy;
 mod tls;
 mod vectors;

@@ -295,11 +295,28 @@ pub enum Event {
         /// Who.
         by: String,
     },
+    /// The node that runs was taken over as it is: it becomes a generation that can be gone back to.
+    Adopt {
+        /// What runs.
+        release: Box<Release>,
+        /// Who asked.
+        by: String,
+    },
+    /// The node is left to whoever runs the host: the agent neither stops nor starts it any more.
+    Unadopt {
+        /// Who asked.
+        by: String,
+    },
     /// The agent has started; nothing else happens before this.
     Started {
         /// Whether a process of the node runs.
         node_runs: bool,
+        /// How long a node that does not run may wait for [`Event::Met`] before it is started, in
+        /// milliseconds. Zero: the host has been up for a while, and nothing is waited for.
+        wait_ms: u64,
     },
+    /// Since the agent started, a majority of the voters has told what it knows (rule 17).
+    Met,
     /// Time has passed.
     Tick,
 }

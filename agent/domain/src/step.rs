@@ -10,6 +10,7 @@ use crate::register::Epoch;
 use crate::release::Release;
 use crate::time::Now;
 
+mod adopting;
 mod requests;
 mod reverting;
 mod settling;
@@ -79,7 +80,10 @@ impl Turn<'_> {
             Event::CheckFailed { generation, cause } => self.check_failed(generation, &cause),
             Event::Exited { how } => self.exited(&how),
             Event::Restore { snapshot, by } => self.restore(snapshot, &by)?,
-            Event::Started { node_runs } => self.started(node_runs),
+            Event::Adopt { release, by } => self.adopt(*release, &by)?,
+            Event::Unadopt { by } => self.unadopt(&by)?,
+            Event::Started { node_runs, wait_ms } => self.started(node_runs, wait_ms),
+            Event::Met => self.met(),
             Event::Tick => self.tick(),
         }
         Ok(Reply::Ok)

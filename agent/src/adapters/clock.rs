@@ -42,6 +42,19 @@ pub(crate) fn current_boot_id() -> io::Result<BootId> {
     read_boot_id(Path::new(BOOT_ID_FILE))
 }
 
+/// Whether the host has started since this was last asked about this folder, which remembers the
+/// boot.
+pub fn is_first_since_boot(run_dir: &Path) -> io::Result<bool> {
+    let BootId(boot) = current_boot_id()?;
+    let marker = run_dir.join("boot");
+    let before = std::fs::read_to_string(&marker).unwrap_or_default();
+    if before.trim() == boot {
+        return Ok(false);
+    }
+    std::fs::write(marker, boot)?;
+    Ok(true)
+}
+
 /// Milliseconds since boot, suspended time included.
 pub(crate) fn since_boot_ms() -> u64 {
     milliseconds(ClockId::Boottime).try_into().unwrap_or(0)

@@ -42,6 +42,15 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Reports keys that must not be there, and takes them.
+    pub(super) fn banned(&mut self, keys: &[&'static str], text: &str) {
+        for key in keys {
+            if self.table.remove(*key).is_some() {
+                self.fault(key, text);
+            }
+        }
+    }
+
     /// Reports a fault of a key's value.
     pub(super) fn fault(&mut self, key: &str, text: &str) {
         let key = full_key(self.section, key);

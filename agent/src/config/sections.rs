@@ -24,7 +24,9 @@ pub struct TlsFiles {
 /// `[service]`: the CBDDC node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Service {
-    /// The program, a path inside the build.
+    /// The unit of systemd that runs it. Unset: the agent runs it as a process of its own.
+    pub unit: Option<String>,
+    /// The program, a path inside the build; empty where there is a unit, which names it.
     pub program: PathBuf,
     /// Its arguments. Default: none.
     pub args: Vec<String>,
@@ -136,7 +138,23 @@ pub(super) fn service(
     faults: &mut Vec<String>,
 ) -> Option<Service> {
     let mut reader = Reader::new("service", table.unwrap_or_default(), base, faults);
-    let program = reader.required_string("program").map(PathBuf::from);
+    let unit = reader.string("unit");
+    if let Some(unit) = &unit {
+        if !is_service_unit(unit) {
+            reader.fault(
+                "unit",
+                "must be the name of a service unit, such as cbddc.service, and no template",
+            );
+        }
+        reader.banned(
+            &["program", "args", "env", "working_dir"],
+            "is given by the unit: take it out here, or take out `unit` to let the agent run the program itself",
+        );
+    }
+    let program = match unit {
+        Some(_) => None,
+        None => reader.required_string("program").map(PathBuf::from),
+    };
     let inside = |path: &PathBuf| {
         path.components()
             .all(|part| matches!(part, std::path::Component::Normal(_)))
@@ -145,6 +163,7 @@ pub(super) fn service(
         reader.fault("program", "must be a path inside the build, without `..`");
     }
     let service = Some(Service {
+        unit,
         program: program.unwrap_or_default(),
         args: reader.strings("args").unwrap_or_default(),
         env: reader.pairs("env").unwrap_or_default(),
@@ -198,6 +217,18 @@ pub(super) fn cbddc(
         target_collections,
         canary_writes,
     })
+}
+
+/// Whether systemd would take the name for one service: its characters and length, and an instance
+/// where there is an `@`.
+fn is_service_unit(name: &str) -> bool {
+    let stem = name.strip_suffix(".service").unwrap_or_default();
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || b":-_.\\@".contains(&byte);
+    !stem.is_empty()
+        && name.len() <= 255
+        && stem.bytes().all(known)
+        && !stem.starts_with('@')
+        && !stem.ends_with('@')
 }
 
 /// Reads the token; white space around it does not count. The fault never shows what was read.

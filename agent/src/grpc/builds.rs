@@ -161,6 +161,7 @@ pub(super) fn build_error(error: &BuildError) -> Status {
         | BuildError::StoredManifest { .. }
         | BuildError::StrangeCurrent(_)
         | BuildError::DamagedTree { .. } => (Code::Internal, "build_store"),
+        BuildError::Pack(_) => (Code::FailedPrecondition, "folder_unfit"),
         BuildError::BundleTooLarge { .. }
         | BuildError::Truncated
         | BuildError::Damaged(_)

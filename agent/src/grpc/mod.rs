@@ -1,6 +1,7 @@
 //! The edge: a file per service. Each turns a request into domain types, hands it to the engine or
 //! an adapter, and turns the answer back. Nothing is decided here but who may call.
 
+mod adoption;
 mod builds;
 mod health;
 mod journal;
@@ -11,6 +12,7 @@ mod rollouts;
 mod server;
 mod snapshots;
 
+pub(crate) use node::phase_text;
 pub use server::{ServeError, serve};
 
 use crate::adapters::builds::BuildStore;
@@ -20,7 +22,7 @@ use crate::adapters::sqlite::SqliteStore;
 use crate::adapters::tls::{ConnectInfo, PeerIdentity};
 use crate::engine::{EngineError, EngineHandle};
 use crate::monitor::Health;
-use crate::ports::World;
+use crate::ports::{Units, World};
 use cbddc_domain::node::Refusal;
 use cbddc_domain::register::EpochRefusal;
 use cbddc_proto::WORD_KEY;
@@ -55,6 +57,10 @@ pub struct Services {
     pub health: watch::Receiver<Health>,
     /// The node's CBDDC port; unset: it is not configured.
     pub protocol: Option<Arc<NodeProtocol>>,
+    /// The node's unit; unset: the agent supervises the node's process itself.
+    pub unit: Option<Arc<dyn Units>>,
+    /// Whether a majority of the voters was heard since the host started.
+    pub met: watch::Receiver<bool>,
     /// The mesh's name.
     pub mesh_name: Arc<str>,
 }

@@ -1,6 +1,6 @@
 //! What the node runs, ran and stands at.
 
-use super::Services;
+use super::{Services, person};
 use crate::monitor::Health;
 use cbddc_domain::generation::{Fallback, Generation};
 use cbddc_domain::node::Node;
@@ -47,6 +47,24 @@ impl NodeService for Services {
         let (answers, stream) = mpsc::channel(1);
         tokio::spawn(self.clone().watch(answers));
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn adopt(
+        &self,
+        request: Request<v1::AdoptRequest>,
+    ) -> Result<Response<v1::AdoptResponse>, Status> {
+        let by = person(&request)?;
+        let answer = self.adopt_unit(request.into_inner(), &by).await?;
+        Ok(Response::new(answer))
+    }
+
+    async fn unadopt(
+        &self,
+        request: Request<v1::UnadoptRequest>,
+    ) -> Result<Response<v1::UnadoptResponse>, Status> {
+        let by = person(&request)?;
+        let answer = self.unadopt_unit(request.into_inner(), &by).await?;
+        Ok(Response::new(answer))
     }
 
     async fn list_generations(
@@ -153,6 +171,7 @@ impl Services {
                 .and_then(|generation| generation.committed)
                 .map(Into::into),
             stuck,
+            unverified: !*self.met.borrow(),
         }
     }
 }
@@ -172,7 +191,8 @@ fn rollout_epoch(node: &Node) -> Option<Epoch> {
     }
 }
 
-fn phase_text(node: &Node) -> String {
+/// What the node does, in a sentence.
+pub(crate) fn phase_text(node: &Node) -> String {
     let runs = |number: u64| match node.history.get(number) {
         Some(generation) => format!("generation {number}, {}", generation.release),
         None => format!("generation {number}"),

@@ -1,7 +1,8 @@
-//! The listener: mutual TLS, bounded messages and streams, reflection and the standard health
+//! The listeners: mutual TLS for the network, root's socket for the host; bounded messages and streams, reflection and the standard health
 //! service.
 
 use super::Services;
+use crate::adapters::local::LocalSocket;
 use crate::adapters::tls::{Tls, incoming};
 use cbddc_proto::v1::build_service_server::BuildServiceServer;
 use cbddc_proto::v1::health_service_server::HealthServiceServer;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
+use tonic::transport::server::Router;
 
 /// Calls at once on one connection.
 const STREAMS_PER_CONNECTION: u32 = 64;
@@ -37,28 +39,41 @@ pub enum ServeError {
     Listener(#[from] tonic::transport::Error),
 }
 
-/// Serves the API on a bound listener until `stop`, then ends the calls that are under way.
+/// Serves the API on a bound listener, and on the host's own socket, until `stop`; then ends the
+/// calls that are under way.
 pub async fn serve(
     listener: TcpListener,
+    local: LocalSocket,
     tls: &Tls,
     services: Services,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_serving::<NodeServiceServer<Services>>().await;
+    let (network, socket) = (stop.clone(), stop.clone());
+    let stopping = async move {
+        network.cancelled().await;
+        reporter
+            .set_not_serving::<NodeServiceServer<Services>>()
+            .await;
+    };
+    let incoming = incoming(listener, tls.acceptor(), tls.mesh());
+    let network = router(services.clone())?
+        .add_service(health.clone())
+        .serve_with_incoming_shutdown(incoming, stopping);
+    let socket = router(services)?
+        .add_service(health)
+        .serve_with_incoming_shutdown(local.incoming(), socket.cancelled_owned());
+    tokio::try_join!(network, socket)?;
+    Ok(())
+}
+
+/// Everything that is served, with its bounds.
+fn router(services: Services) -> Result<Router, ServeError> {
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
-    let (reporter, health) = tonic_health::server::health_reporter();
-    reporter.set_serving::<NodeServiceServer<Services>>().await;
-    let stopping = {
-        let stop = stop.clone();
-        async move {
-            stop.cancelled().await;
-            reporter
-                .set_not_serving::<NodeServiceServer<Services>>()
-                .await;
-        }
-    };
     macro_rules! bounded {
         ($server:ident) => {
             $server::new(services.clone())
@@ -66,7 +81,7 @@ pub async fn serve(
                 .max_encoding_message_size(MESSAGE_BYTES_MAX)
         };
     }
-    Server::builder()
+    Ok(Server::builder()
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
@@ -79,9 +94,5 @@ pub async fn serve(
         .add_service(bounded!(SnapshotServiceServer))
         .add_service(bounded!(HealthServiceServer))
         .add_service(bounded!(JournalServiceServer))
-        .add_service(health)
-        .add_service(reflection)
-        .serve_with_incoming_shutdown(incoming(listener, tls.acceptor(), tls.mesh()), stopping)
-        .await?;
-    Ok(())
+        .add_service(reflection))
 }

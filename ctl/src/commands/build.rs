@@ -3,10 +3,10 @@
 use crate::cli::{BuildCommand, NodesArgs, Output, PackArgs, PushArgs};
 use crate::error::{CtlError, Exit};
 use crate::mesh::{Session, client};
-use crate::pack::{self, PackOptions};
 use crate::render::{self, NodeRow, Table};
 use cbddc_domain::build::BuildRef;
 use cbddc_domain::units::show_size_bytes;
+use cbddc_pack::{self as pack, PackOptions};
 use cbddc_proto::convert::{Malformed, required};
 use cbddc_proto::{CHUNK_BYTES, v1};
 use serde::Serialize;

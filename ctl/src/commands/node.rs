@@ -1,10 +1,13 @@
 //! `cbctl node`.
 
+mod adopt;
+
 use crate::cli::{NodeCommand, Output};
 use crate::error::{CtlError, Exit};
 use crate::mesh::{Session, client};
 use crate::render::values::{self, ReleaseJson};
 use crate::render::{self, NodeRow, Table};
+use cbddc_domain::id::NodeName;
 use cbddc_domain::release::Release;
 use cbddc_proto::convert::{Malformed, required};
 use cbddc_proto::v1;
@@ -35,7 +38,16 @@ pub(super) async fn run(
     session: &Session,
     output: Output,
 ) -> Result<Exit, CtlError> {
-    let NodeCommand::History { node } = command;
+    match command {
+        NodeCommand::History { node } => history(node, session, output).await,
+        NodeCommand::Adopt(arguments) => adopt::adopt(arguments, session, output).await,
+        NodeCommand::Unadopt { targets, confirm } => {
+            adopt::unadopt(&targets, confirm, session, output).await
+        }
+    }
+}
+
+async fn history(node: NodeName, session: &Session, output: Output) -> Result<Exit, CtlError> {
     let targets = session.targets(&[node])?;
     let outcomes = session
         .fan_out(&targets, |_, channel| async move {

@@ -204,7 +204,7 @@ impl Choice {
         session: &Session,
         survey: &Survey,
     ) -> Result<Proposal, CtlError> {
-        let person = session.context().user()?;
+        let person = session.user()?;
         let verify_ms = u64::try_from(arguments.verify.as_millis()).unwrap_or(u64::MAX);
         let reason = if arguments.reason.is_empty() {
             "rolled back".to_owned()

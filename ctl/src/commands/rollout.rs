@@ -85,7 +85,7 @@ fn proposal(
             nodes: (!plan.whole_mesh).then(|| targets.clone()),
             revokes: BTreeMap::new(),
             restores: BTreeSet::new(),
-            proposed_by: session.context().user()?,
+            proposed_by: session.user()?,
             reason: plan.reason.clone(),
         },
         settle_ms: plan.timing.verify_ms,
@@ -128,7 +128,7 @@ async fn abort(arguments: &AbortArgs, session: &Session, output: Output) -> Resu
     )? {
         return Ok(exit);
     }
-    let person = session.context().user()?;
+    let person = session.user()?;
     let reason = if arguments.reason.is_empty() {
         format!("ended by {person}")
     } else {

@@ -41,6 +41,7 @@ struct NodeStatus {
     lock: Option<Lock>,
     drift: Option<String>,
     owed: Vec<String>,
+    unverified: bool,
     node_pid: Option<u32>,
     #[serde(skip)]
     held_epoch: Epoch,
@@ -67,6 +68,8 @@ struct Summary {
     in_doubt: Vec<String>,
     /// Nodes that are stuck.
     stuck: Vec<NodeName>,
+    /// Nodes whose hosts have started and heard no majority since.
+    unverified: Vec<NodeName>,
     /// States that a restore set aside, as `NODE: SNAPSHOT`.
     owed: Vec<String>,
 }
@@ -124,6 +127,7 @@ fn node_status(given: v1::GetStatusResponse) -> Result<NodeStatus, Malformed> {
         }),
         drift: filled(given.drift),
         owed: given.owed,
+        unverified: given.unverified,
         node_pid: Some(given.node_pid).filter(|pid| *pid > 0),
         held_epoch,
         register: required("register", given.register)?.try_into()?,

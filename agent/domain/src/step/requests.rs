@@ -74,7 +74,7 @@ impl Turn<'_> {
     }
 
     /// Whether a rollout may begin here: steady, and under no other live lease.
-    fn check_free(&self) -> Result<(), Refusal> {
+    pub(super) fn check_free(&self) -> Result<(), Refusal> {
         if let Some(lease) = &self.node.lease
             && !lease.until.passed(self.now)
         {

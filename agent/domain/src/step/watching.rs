@@ -6,6 +6,9 @@ use crate::generation::GenerationNumber;
 use crate::node::{Effect, Retry};
 use crate::phase::{CauseKind, Phase, Purpose, RevertStep, SwitchStep};
 
+/// Why a node that does not run is not started yet.
+const WAITS_FOR_VOTERS: &str = "the host has just started";
+
 impl Turn<'_> {
     pub(super) fn check_failed(&mut self, generation: GenerationNumber, cause: &str) {
         if let Phase::Probation(probation) = &self.node.phase
@@ -104,8 +107,35 @@ impl Turn<'_> {
         }
     }
 
+    /// Rule 17: a host that has just started hears the voters before its node starts, or waits for
+    /// them in vain.
+    fn start_after(&mut self, wait_ms: u64) {
+        if wait_ms == 0 {
+            return self.order(Effect::Start);
+        }
+        self.say(
+            "start_waits",
+            "the host has just started: asking the voters what was decided before the node starts",
+        );
+        self.node.restart = Some(Retry {
+            at: self.now.deadline(wait_ms),
+            failures: 0,
+            cause: WAITS_FOR_VOTERS.to_owned(),
+            under_way: false,
+        });
+    }
+
+    pub(super) fn met(&mut self) {
+        if let Some(restart) = &mut self.node.restart
+            && restart.cause == WAITS_FOR_VOTERS
+        {
+            restart.at = self.now.deadline(0);
+            self.restart_if_due();
+        }
+    }
+
     /// The agent starts: finish or undo what it finds.
-    pub(super) fn started(&mut self, node_runs: bool) {
+    pub(super) fn started(&mut self, node_runs: bool, wait_ms: u64) {
         self.node.pending = None;
         match self.node.phase.clone() {
             Phase::Switching(switch) => match switch.purpose {
@@ -159,7 +189,7 @@ impl Turn<'_> {
             } => {
                 let revoked = self.revocation_reason(self.release_of(running)).is_some();
                 if !node_runs && !revoked && !self.must_switch() {
-                    self.order(Effect::Start);
+                    self.start_after(wait_ms);
                 }
             }
             Phase::Steady { running: None } | Phase::Prepared { running: None, .. } => {}

@@ -38,27 +38,35 @@ impl BuildStore {
     /// # Errors
     /// [`BuildError::StrangeCurrent`] if it is not a link that this store made.
     pub fn current(&self) -> Result<Option<Digest>, BuildError> {
-        let link = self.current_link();
-        let target = match fs::read_link(&link) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                return Err(BuildError::StrangeCurrent(link));
-            }
-            other => other.map_err(BuildError::io("read", &link, 0))?,
-        };
-        let digest = target
-            .components()
-            .nth(1)
-            .and_then(|part| part.as_os_str().to_str());
-        match digest.and_then(|digest| digest.parse().ok()) {
-            Some(digest) if target == target_of_current(&digest) => Ok(Some(digest)),
-            Some(_) | None => Err(BuildError::StrangeCurrent(link)),
-        }
+        current_of(self.root())
     }
 
     /// The link to the files of the build that runs.
     pub fn current_link(&self) -> PathBuf {
         self.root().join("current")
+    }
+}
+
+/// The digest of the build that `current` points to in the store at `root`, which need not be open.
+///
+/// # Errors
+/// [`BuildError::StrangeCurrent`] if it is not a link that a store made.
+pub fn current_of(root: &Path) -> Result<Option<Digest>, BuildError> {
+    let link = root.join("current");
+    let target = match fs::read_link(&link) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+            return Err(BuildError::StrangeCurrent(link));
+        }
+        other => other.map_err(BuildError::io("read", &link, 0))?,
+    };
+    let digest = target
+        .components()
+        .nth(1)
+        .and_then(|part| part.as_os_str().to_str());
+    match digest.and_then(|digest| digest.parse().ok()) {
+        Some(digest) if target == target_of_current(&digest) => Ok(Some(digest)),
+        Some(_) | None => Err(BuildError::StrangeCurrent(link)),
     }
 }
 

@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 /// Why a build cannot be taken, used or removed. Whatever it was, nothing has changed on disk.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
+    /// A folder of this host cannot become a build.
+    #[error("the folder cannot become a build")]
+    Pack(#[source] cbddc_pack::PackError),
     /// An operation on the store's own files failed.
     #[error("cannot {action} {}", path.display())]
     Io {

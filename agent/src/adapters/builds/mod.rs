@@ -18,6 +18,7 @@ mod store;
 mod upload;
 mod verify;
 
+pub use current::current_of;
 pub use error::BuildError;
 pub use store::{BuildStore, StoredBuild};
 pub use upload::{Imported, Upload};

@@ -2,7 +2,7 @@
 
 use super::error::BuildError;
 use super::extract::{OpenBundle, parse_manifest};
-use super::upload::Upload;
+use super::upload::{Imported, Upload};
 use crate::adapters::disk;
 use cbddc_domain::build::{BuildId, BuildRef, Digest};
 use cbddc_domain::manifest::{Limits, Manifest, ManifestFile};
@@ -57,6 +57,10 @@ impl BuildStore {
         for folder in [store.builds(), store.incoming()] {
             fs::create_dir_all(&folder).map_err(BuildError::io("create", &folder, 0))?;
         }
+        // The node's user reads its program here; nothing in a build is secret.
+        for folder in [root, &store.builds()] {
+            disk::set_mode(folder, 0o755).map_err(BuildError::io("create", folder, 0))?;
+        }
         let incoming = store.incoming();
         disk::empty_folder(&incoming).map_err(BuildError::io("clear", &incoming, 0))?;
         disk::sync_folder(root).map_err(BuildError::io("write", root, 0))?;
@@ -69,6 +73,16 @@ impl BuildStore {
     /// [`BuildError::Io`] or [`BuildError::NoSpace`].
     pub fn begin_upload(&self) -> Result<Upload, BuildError> {
         Upload::begin(self.clone())
+    }
+
+    /// Makes a build of a folder of this host, as it is.
+    ///
+    /// # Errors
+    /// See [`BuildError`]; the store is as it was before.
+    pub fn import_folder(&self, folder: &Path, build: BuildId) -> Result<Imported, BuildError> {
+        let mut upload = self.begin_upload()?;
+        upload.pack(folder, build)?;
+        upload.finish(None)
     }
 
     /// All builds, ordered by name and version. One whose manifest cannot be read is left out, with a warning

@@ -3,11 +3,12 @@
 use super::error::BuildError;
 use super::store::{BUNDLE, BuildStore, Work};
 use crate::adapters::disk;
-use cbddc_domain::build::BuildRef;
+use cbddc_domain::build::{BuildId, BuildRef};
 use cbddc_domain::manifest::Manifest;
+use cbddc_pack::PackOptions;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A bundle on its way in. Dropping it removes what has arrived.
 #[derive(Debug)]
@@ -43,6 +44,22 @@ impl Upload {
             file,
             received: 0,
         })
+    }
+
+    /// Packs a folder of this host, in the place of bytes from elsewhere.
+    ///
+    /// # Errors
+    /// [`BuildError::Pack`]; after one, drop the upload.
+    pub(super) fn pack(&mut self, folder: &Path, build: BuildId) -> Result<(), BuildError> {
+        let options = PackOptions {
+            // Read once, here: time is worth more than space.
+            level: 1,
+            limits: *self.store.limits(),
+            ..PackOptions::default()
+        };
+        cbddc_pack::pack(folder, build, &options, &self.path).map_err(BuildError::Pack)?;
+        self.file = File::open(&self.path).map_err(BuildError::io("read", &self.path, 0))?;
+        Ok(())
     }
 
     /// Takes the next bytes of the bundle.

@@ -29,8 +29,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct ConnectInfo {
     /// Who, as the certificate says.
     pub peer: PeerIdentity,
-    /// From where.
-    pub address: SocketAddr,
+    /// From where; unset: from this host, through the socket.
+    pub address: Option<SocketAddr>,
 }
 
 /// A connection whose other end has proved who it is.
@@ -128,7 +128,10 @@ async fn shake_hands(
         .map_err(|found| refuse(format!("the certificate names {found}")))?;
     Ok(TlsStream {
         stream,
-        info: ConnectInfo { peer, address },
+        info: ConnectInfo {
+            peer,
+            address: Some(address),
+        },
     })
 }
 

@@ -81,7 +81,7 @@ pub(super) async fn plan(
         release,
         whole_mesh: arguments.targets.mesh,
         timing,
-        started_by: session.context().user()?,
+        started_by: session.user()?,
         reason: if arguments.reason.is_empty() {
             "no reason given".into()
         } else {

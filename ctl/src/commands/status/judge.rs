@@ -18,6 +18,7 @@ pub(super) fn summary(rows: &[NodeRow<NodeStatus>], voters: &BTreeSet<NodeName>)
     let (decided, in_doubt) = decisions(&answers);
     let reached = answers.iter().filter(|(node, _)| voters.contains(*node));
     let stuck = answers.iter().filter(|(_, status)| status.phase == "stuck");
+    let unverified = answers.iter().filter(|(_, status)| status.unverified);
     let owed = answers
         .iter()
         .flat_map(|(node, status)| status.owed.iter().map(move |id| format!("{node}: {id}")));
@@ -27,6 +28,7 @@ pub(super) fn summary(rows: &[NodeRow<NodeStatus>], voters: &BTreeSet<NodeName>)
         voters: voters.len(),
         in_doubt: in_doubt.iter().map(ToString::to_string).collect(),
         stuck: stuck.map(|(node, _)| (*node).clone()).collect(),
+        unverified: unverified.map(|(node, _)| (*node).clone()).collect(),
         owed: owed.collect(),
     }
 }
@@ -115,6 +117,12 @@ pub(super) fn sentences(summary: &Summary) -> String {
         let _ = writeln!(
             text,
             "stuck: {node} needs a person, see `cbctl status -o json`"
+        );
+    }
+    for node in &summary.unverified {
+        let _ = writeln!(
+            text,
+            "unverified: {node} has started and heard no majority of the voters since"
         );
     }
     for owed in &summary.owed {

@@ -237,7 +237,10 @@ impl Checker {
             | Event::CheckFailed { .. }
             | Event::Exited { .. }
             | Event::Restore { .. }
+            | Event::Adopt { .. }
+            | Event::Unadopt { .. }
             | Event::Started { .. }
+            | Event::Met
             | Event::Tick => {}
         }
         let highest = self.highest.entry(index).or_default();

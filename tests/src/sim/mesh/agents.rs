@@ -7,6 +7,9 @@ use cbddc_domain::phase::Phase;
 use cbddc_domain::step::step;
 use cbddc_domain::time::{BootId, Now};
 
+/// How long a node waits for news after its host came up; nothing tells it that it need not.
+const BOOT_WAIT_MS: u64 = 1_500;
+
 impl Mesh {
     pub(super) fn now(&self, host: usize) -> Now {
         let host = &self.hosts[host];
@@ -232,9 +235,11 @@ impl Mesh {
             return;
         }
         host.up = true;
+        let booted = host.boot_at > host.up_since;
         host.up_since = self.t;
         let node_runs = host.world.process.is_some();
-        self.handle(index, Event::Started { node_runs });
+        let wait_ms = if booted { BOOT_WAIT_MS } else { 0 };
+        self.handle(index, Event::Started { node_runs, wait_ms });
         self.notice_exit(index);
     }
 

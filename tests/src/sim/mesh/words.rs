@@ -32,7 +32,10 @@ pub(super) fn event_words(event: &Event) -> String {
         | Event::CheckFailed { .. }
         | Event::Exited { .. }
         | Event::Restore { .. }
-        | Event::Started { .. } => {
+        | Event::Adopt { .. }
+        | Event::Unadopt { .. }
+        | Event::Started { .. }
+        | Event::Met => {
             let text = format!("{event:?}");
             text.chars().take(160).collect()
         }

@@ -1,0 +1,273 @@
+//! Taking the node's service over, and letting it go.
+
+use super::builds::build_error;
+use super::{Services, engine_error, malformed, refuse};
+use crate::adapters::adoption::{
+    HostFiles, closed_folders, open_files, remove_drop_in, why_not_executable, write_drop_in,
+};
+use crate::adoption::{Plan, UnitFacts, drop_in_of, follows, own_drop_in, plan};
+use crate::error_chain;
+use crate::ports::{EffectError, Units};
+use cbddc_domain::build::{BuildId, BuildRef};
+use cbddc_domain::node::Event;
+use cbddc_domain::release::Release;
+use cbddc_proto::convert::text;
+use cbddc_proto::v1;
+use std::path::Path;
+use std::time::Duration;
+use tonic::{Code, Status};
+
+/// An answer is on its way to the client for no longer.
+const ANSWER_TIME: Duration = Duration::from_millis(300);
+
+impl Services {
+    pub(super) async fn adopt_unit(
+        &self,
+        request: v1::AdoptRequest,
+        by: &str,
+    ) -> Result<v1::AdoptResponse, Status> {
+        let wanted = text("unit", request.unit).map_err(malformed)?;
+        let build: BuildId = text("build", request.build)
+            .map_err(malformed)?
+            .parse()
+            .map_err(|error| {
+                refuse(
+                    Code::InvalidArgument,
+                    "malformed",
+                    format!("build: {error}"),
+                )
+            })?;
+        let units = self.units()?;
+        let facts = units.facts().await.map_err(host_error)?;
+        if !wanted.is_empty() && wanted != facts.name {
+            let text = format!(
+                "this agent is configured for the unit {}: let `unit` under [service] in its \
+                 configuration name {wanted}, and restart the agent",
+                facts.name
+            );
+            return Err(refuse(Code::FailedPrecondition, "other_unit", text));
+        }
+        if self.is_followed(&facts) {
+            let text = format!(
+                "{} is taken over already: see `cbctl node history`",
+                facts.name
+            );
+            return Err(refuse(Code::FailedPrecondition, "adopted", text));
+        }
+        let plan = self.plan(&facts).await?;
+        let undeclared = self.undeclared(&plan);
+        let mut answer = answer(&plan, &undeclared);
+        if request.dry_run {
+            return Ok(answer);
+        }
+        if !undeclared.is_empty() {
+            let text = format!(
+                "{} has databases open that the agent would not take snapshots of: name them with \
+                 `databases = [{}]` under [service] in the agent's configuration, and restart the agent",
+                plan.unit,
+                undeclared
+                    .iter()
+                    .map(|path| format!("{path:?}"))
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            );
+            return Err(refuse(
+                Code::FailedPrecondition,
+                "undeclared_database",
+                text,
+            ));
+        }
+        let build = self.import(&plan, build).await?;
+        let release = Box::new(Release::of_build(build.clone()));
+        let event = Event::Adopt {
+            release,
+            by: by.to_owned(),
+        };
+        self.engine.tell(event, by).await.map_err(engine_error)?;
+        let (path, text) = (plan.drop_in.clone(), plan.text.clone());
+        let closed = closed_folders(&plan.databases);
+        let own = own_drop_in(&closed);
+        let begins_anew = own.is_some();
+        on_disk(move || {
+            if let Some(own) = own {
+                write_drop_in(&drop_in_of("cbagent.service"), &own)?;
+            }
+            write_drop_in(&path, &text)
+        })
+        .await?;
+        units.reload().await.map_err(host_error)?;
+        let after = units.facts().await.map_err(host_error)?;
+        if !self.is_followed(&after) {
+            let text = format!(
+                "{} does not follow {}: another drop-in sets ExecStart= after it",
+                plan.unit,
+                plan.drop_in.display()
+            );
+            return Err(refuse(Code::Internal, "drop_in", text));
+        }
+        answer.node_pid = after.main_pid;
+        answer.build = Some((&build).into());
+        if begins_anew {
+            self.begin_anew();
+        }
+        Ok(answer)
+    }
+
+    /// Starts the agent anew, so that it may write where its unit lets it from now on; the answer is
+    /// given its time first.
+    fn begin_anew(&self) {
+        let Some(units) = self.unit.clone() else {
+            return;
+        };
+        tokio::spawn(async move {
+            tokio::time::sleep(ANSWER_TIME).await;
+            if let Err(error) = units.restart_agent().await {
+                tracing::error!(%error, "cannot start anew: run `systemctl restart cbagent`");
+            }
+        });
+    }
+
+    pub(super) async fn unadopt_unit(
+        &self,
+        request: v1::UnadoptRequest,
+        by: &str,
+    ) -> Result<v1::UnadoptResponse, Status> {
+        let units = self.units()?;
+        let facts = units.facts().await.map_err(host_error)?;
+        let drop_in = drop_in_of(&facts.name);
+        let node = self.engine.node();
+        let running = node.phase.running();
+        let running = running.and_then(|number| node.history.get(number));
+        let mut answer = v1::UnadoptResponse {
+            unit: facts.name.clone(),
+            drop_in: drop_in.display().to_string(),
+            command: Vec::new(),
+            running: running.map(|generation| (&generation.release).into()),
+            node_pid: facts.main_pid,
+        };
+        if request.dry_run {
+            return Ok(answer);
+        }
+        if running.is_none() && !drop_in.exists() {
+            let text = format!("{} is not taken over: nothing to undo", facts.name);
+            return Err(refuse(Code::FailedPrecondition, "not_adopted", text));
+        }
+        let event = Event::Unadopt { by: by.to_owned() };
+        self.engine.tell(event, by).await.map_err(engine_error)?;
+        on_disk(move || remove_drop_in(&drop_in)).await?;
+        units.reload().await.map_err(host_error)?;
+        let after = units.facts().await.map_err(host_error)?;
+        answer.command = after.commands.into_iter().next().unwrap_or_default();
+        answer.node_pid = after.main_pid;
+        Ok(answer)
+    }
+
+    fn units(&self) -> Result<&dyn Units, Status> {
+        self.unit.as_deref().ok_or_else(|| {
+            let text = "this agent starts the node's process itself: to take a systemd service over, \
+                        name it with `unit` under [service] in the agent's configuration";
+            refuse(Code::FailedPrecondition, "no_unit", text)
+        })
+    }
+
+    fn is_followed(&self, facts: &UnitFacts) -> bool {
+        let link = self.builds.current_link();
+        facts.commands.iter().any(|command| follows(command, &link))
+    }
+
+    async fn plan(&self, facts: &UnitFacts) -> Result<Plan, Status> {
+        let (facts, databases) = (facts.clone(), self.databases.clone());
+        let link = self.builds.current_link();
+        let planned = tokio::task::spawn_blocking(move || {
+            let open = match facts.main_pid {
+                0 => Ok(crate::adoption::OpenFiles::default()),
+                pid => open_files(pid),
+            };
+            let open = open.map_err(|error| {
+                let text = format!(
+                    "cannot tell what process {} has open: {error}",
+                    facts.main_pid
+                );
+                refuse(Code::Internal, "open_files", text)
+            })?;
+            let store = link.parent().unwrap_or(Path::new("/"));
+            if let Some(why) = why_not_executable(store).map_err(|error| disk_error(&error))? {
+                return Err(refuse(Code::FailedPrecondition, "not_executable", why));
+            }
+            plan(&facts, &open, &databases, &link, &HostFiles).map_err(|error| {
+                refuse(Code::FailedPrecondition, "unit_unfit", error_chain(&error))
+            })
+        });
+        planned
+            .await
+            .map_err(|_| Status::internal("a fault in the agent; see its log"))?
+    }
+
+    /// What the node writes to and nobody has named.
+    fn undeclared(&self, plan: &Plan) -> Vec<String> {
+        let known: Vec<_> = self
+            .databases
+            .iter()
+            .map(|path| path.canonicalize().unwrap_or_else(|_| path.clone()))
+            .collect();
+        let open = plan.databases.iter().chain(&plan.open_databases);
+        let mut found: Vec<String> = open
+            .filter(|path| !known.contains(path))
+            .map(|path| path.display().to_string())
+            .collect();
+        found.sort();
+        found.dedup();
+        found
+    }
+
+    /// Makes the build and points `current` to it: nothing follows the link yet.
+    async fn import(&self, plan: &Plan, id: BuildId) -> Result<BuildRef, Status> {
+        let (builds, folder) = (self.builds.clone(), plan.folder.clone());
+        let imported = tokio::task::spawn_blocking(move || {
+            let imported = builds.import_folder(&folder, id)?;
+            builds.point_current(Some(&imported.build))?;
+            Ok(imported.build)
+        });
+        imported
+            .await
+            .map_err(|_| Status::internal("a fault in the agent; see its log"))?
+            .map_err(|error| build_error(&error))
+    }
+}
+
+fn answer(plan: &Plan, undeclared: &[String]) -> v1::AdoptResponse {
+    let shown = |path: &Path| path.display().to_string();
+    v1::AdoptResponse {
+        unit: plan.unit.clone(),
+        program: shown(&plan.program),
+        folder: shown(&plan.folder),
+        command: plan.command.clone(),
+        working_dir: plan.working_dir.as_deref().map(shown).unwrap_or_default(),
+        user: plan.user.clone(),
+        databases: plan.databases.iter().map(|path| shown(path)).collect(),
+        undeclared: undeclared.to_vec(),
+        drop_in: shown(&plan.drop_in),
+        drop_in_text: plan.text.clone(),
+        node_pid: plan.main_pid,
+        build: None,
+    }
+}
+
+async fn on_disk(
+    work: impl FnOnce() -> std::io::Result<()> + Send + 'static,
+) -> Result<(), Status> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| Status::internal("a fault in the agent; see its log"))?
+        .map_err(|error| disk_error(&error))
+}
+
+fn disk_error(error: &std::io::Error) -> Status {
+    let text =
+        format!("cannot write the drop-in: {error}; put that right and run the command again");
+    refuse(Code::Internal, "drop_in", text)
+}
+
+fn host_error(error: EffectError) -> Status {
+    refuse(Code::Unavailable, "service_manager", error.0)
+}
