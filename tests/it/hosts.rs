@@ -2,4 +2,5 @@
 
 mod packages;
 mod power;
+mod story;
 mod unit;

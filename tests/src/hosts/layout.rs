@@ -1,9 +1,12 @@
 //! What an admin has put on each host: a CBDDC node that was set up by hand, and the agent's files.
 
-use super::{Hosts, Packages};
+use super::{Hosts, Packages, network};
+use crate::mesh::{Timing, wait_for};
+use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 /// Where nodes listen for peers.
 pub const SYNC_PORT: u16 = 4001;
@@ -31,23 +34,9 @@ Restart=on-failure
 WantedBy=multi-user.target
 ";
 
-/// The agent does not tell systemd yet that it is ready; remove this once it does.
-const AGENT_DROP_IN: &str = "\
-[Service]
-Type=simple
-WatchdogSec=0
-";
-
-/// The folder of the node's database, which the agent restores in place.
-const AGENT_PATHS: &str = "\
-[Service]
-ReadWritePaths=-/var/lib/cbddc
-";
-
 /// What the agent is told of its node. Only this changes when the agent takes units over.
 const AGENT_SERVICE: &str = r#"[service]
-program = "bin/cbddc"
-args = ["--settings", "/etc/cbddc/appsettings.json"]
+unit = "cbddc.service"
 databases = ["/var/lib/cbddc/node.db"]
 stop_timeout = "10s"
 ready_timeout = "10s"
@@ -93,6 +82,7 @@ impl Hosts {
         write(root, "etc/systemd/system/cbddc.service", NODE_UNIT, 0o644);
         let user = "u cbddc - \"CBDDC node\" /var/lib/cbddc\n";
         write(root, "etc/sysusers.d/cbddc.conf", user, 0o644);
+        write(root, "opt/cbddc/version", "adopted\n", 0o644);
         let program = root.join("opt/cbddc/fixture-node");
         fs::create_dir_all(program.parent().expect("it lies in a folder")).expect("a new folder");
         fs::copy(Packages::get().fixture_node(), program).expect("the fixture node can be copied");
@@ -138,19 +128,6 @@ impl Hosts {
             write(&root, "etc/cbagent/token", &format!("{TOKEN}\n"), 0o600);
             let config = self.agent_config(host);
             write(&root, "etc/cbagent/cbagent.toml", &config, 0o600);
-            let drop_ins = "etc/systemd/system/cbagent.service.d";
-            write(
-                &root,
-                &format!("{drop_ins}/10-tests.conf"),
-                AGENT_DROP_IN,
-                0o644,
-            );
-            write(
-                &root,
-                &format!("{drop_ins}/50-cbagent.conf"),
-                AGENT_PATHS,
-                0o644,
-            );
             self.plant(host, &root);
         });
     }
@@ -187,6 +164,51 @@ call_timeout = "2s"
             name = self.name(host),
             peers = peers.collect::<Vec<_>>().join(", "),
         )
+    }
+
+    /// Makes a build `cbddc@VERSION` of the fixture node with these faults, and sends it to every host.
+    #[track_caller]
+    pub fn make_build(&self, version: &str, faults: &str) {
+        let folder = self.folder().join("builds").join(version);
+        write(&folder, "version", &format!("{version}\n"), 0o644);
+        write(&folder, "faults", &format!("{faults}\n"), 0o644);
+        let program = folder.join("fixture-node");
+        fs::copy(Packages::get().fixture_node(), program).expect("the fixture node can be copied");
+        let bundle = self.folder().join(format!("{version}.cbundle"));
+        let (id, folder, bundle) = (
+            format!("cbddc@{version}"),
+            folder.to_string_lossy().into_owned(),
+            bundle.to_string_lossy().into_owned(),
+        );
+        self.cbctl(&["build", "pack", &folder, "--build", &id, "--out", &bundle])
+            .expect(0);
+        self.cbctl(&["build", "push", &bundle]).expect(0);
+    }
+
+    /// The arguments that roll such a build out over the whole mesh, with short times.
+    pub fn rollout(&self, version: &str) -> Vec<String> {
+        let build = format!("cbddc@{version}");
+        let words = ["rollout", "start", "--build", &build, "--mesh", "--yes"];
+        let words = words.into_iter().map(str::to_owned);
+        words.chain(Timing::default().arguments()).collect()
+    }
+
+    /// Waits until every host is steady on this build, and its node says that it is that version.
+    #[track_caller]
+    pub fn wait_until_all_run(&self, version: &str, limit: Duration) {
+        let id = format!("cbddc@{version}");
+        for host in self.numbers() {
+            wait_for(&format!("h{host} runs {id}"), limit, || {
+                let status = self.status(host);
+                let result = &status["result"];
+                let runs = result["phase"] == "steady" && result["release"]["build"] == id;
+                runs.then_some(())
+            });
+            let stats = network::request(self, host, "GET", "/stats", "");
+            let (_, stats) = stats.expect("the node answers");
+            let stats: Value = serde_json::from_str(&stats).expect("JSON");
+            assert_eq!(stats["version"], version, "h{host}");
+        }
     }
 
     /// Starts the agent of every host and waits until it answers.
