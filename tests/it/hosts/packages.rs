@@ -3,7 +3,8 @@
 use cbddc_tests::ground::PATIENCE;
 use cbddc_tests::hosts::{Hosts, Packages, network};
 
-/// The most that `systemd-analyze security cbagent` may say. Lower it when the unit gets tighter;
+/// The most that `systemd-analyze security cbagent` may say; systemd 252 and 257 say 2.4, and 247, which
+/// counts otherwise, 2.5. Lower it when the unit gets tighter;
 /// whoever raises it has to say in the unit which new right the agent needs, and why.
 const EXPOSURE_MAX: f64 = 2.4;
 
@@ -81,7 +82,6 @@ fn an_upgrade_keeps_settings_and_node_and_a_purge_leaves_nothing() {
     hosts.make_mesh();
     hosts.configure_agents();
     hosts.start_agents();
-    assert_eq!(hosts.say(1, "stat -c %a /var/lib/cbagent"), "700");
 
     // An upgrade: what the admin changed stays; a new agent serves; the node notices nothing.
     hosts.say(1, "echo CBAGENT_LOG=debug >>/etc/default/cbagent");

@@ -1,6 +1,7 @@
 //! The agent's unit: what its sandbox must allow, and what it must not.
 
 use cbddc_tests::hosts::{Hosts, Packages};
+use cbddc_tests::mesh::build;
 
 /// Runs in place of the agent and tries what the agent does on a host. Each line that it prints is
 /// `ok` or `no` and what was tried.
@@ -103,4 +104,46 @@ fn the_unit_allows_what_the_agent_needs_and_no_more() {
     assert!(owner.starts_with("cbddc 640 2001-01-01"), "{owner}");
     // A permit outlives whoever wrote it.
     hosts.say(1, "test -e /run/cbagent/probe");
+}
+
+#[test]
+fn the_user_of_the_node_can_run_a_build_and_read_nothing_else() {
+    let Some(hosts) = Hosts::up(1) else { return };
+    hosts.set_nodes_up();
+    hosts.install(1, "cbagent", &Packages::get().version());
+    hosts.make_mesh();
+    hosts.configure_agents();
+    hosts.start_agents();
+    let folder = build::write(&hosts.folder().join("build"), "1.1", "");
+    let bundle = hosts.folder().join("cbddc@1.1.cbundle");
+    let (folder, bundle) = (folder.to_string_lossy(), bundle.to_string_lossy());
+    let pack = [
+        "build",
+        "pack",
+        &folder,
+        "--build",
+        "cbddc@1.1",
+        "--out",
+        &bundle,
+    ];
+    hosts.cbctl(&pack).expect(0);
+    hosts.cbctl(&["build", "push", &bundle]).expect(0);
+
+    let as_user = |line: &str| {
+        let user = "setpriv --reuid=cbddc --regid=cbddc --clear-groups";
+        hosts.shell(1, &format!("{user} sh -c '{line}'")).code == 0
+    };
+    let program = hosts.say(1, "ls /var/lib/cbagent/store/builds/*/tree/bin/cbddc");
+    assert!(as_user(&format!("test -r {program} && test -x {program}")));
+    for closed in [
+        "ls /var/lib/cbagent",
+        "cat /var/lib/cbagent/state.db",
+        "cat /var/lib/cbagent/state.db-wal",
+        "ls /var/lib/cbagent/snapshots",
+        "ls /run/cbagent",
+        "ls /etc/cbagent",
+    ] {
+        hosts.shell(1, closed).expect(0);
+        assert!(!as_user(closed), "the node's user could `{closed}`");
+    }
 }

@@ -121,7 +121,7 @@ impl Hosts {
             let (name, root) = (self.name(host), self.folder().join("agents"));
             let root = root.join(&name);
             let folder = root.join("etc/cbagent");
-            fs::create_dir_all(&root.join("etc")).expect("a new folder");
+            fs::create_dir_all(root.join("etc")).expect("a new folder");
             let out = folder.to_string_lossy();
             self.cbctl(&["mesh", "issue", &name, "--out", &out])
                 .expect(0);
