@@ -15,7 +15,7 @@ pub const UNITS: &str = "/etc/systemd/system";
 
 /// What a unit needs at least for its start, in milliseconds: the gate waits for the agent, and the
 /// agent for its peers.
-pub const START_LIMIT_MIN_MS: u64 = 80_000;
+pub const START_LIMIT_MIN_MS: u64 = 82_000;
 
 /// Scripts that start scripts: further than this nobody looks.
 const SCRIPTS_MAX: usize = 3;
@@ -187,7 +187,8 @@ pub enum AdoptError {
     Words(String),
 }
 
-/// Works out how to take a unit over. `databases` are the configured ones, `link` is `current`.
+/// Works out how to take a unit over. `databases` are the configured ones, `link` is `current`, and
+/// `gate` is the line that asks the gate at start (see [`crate::gate::condition`]).
 ///
 /// # Errors
 /// See [`AdoptError`].
@@ -196,6 +197,7 @@ pub fn plan(
     open: &OpenFiles,
     databases: &[PathBuf],
     link: &Path,
+    gate: &str,
     files: &dyn Files,
 ) -> Result<Plan, AdoptError> {
     let command = command_of(facts)?;
@@ -223,7 +225,7 @@ pub fn plan(
         let inside = given.strip_prefix(&folder).ok()?;
         Some(link.join(inside).components().collect())
     });
-    let text = drop_in(&command, working_dir.as_deref());
+    let text = drop_in(gate, &command, working_dir.as_deref());
     let text = text.ok_or_else(|| AdoptError::Words(facts.name.clone()))?;
     Ok(Plan {
         unit: facts.name.clone(),
@@ -366,10 +368,7 @@ fn only_command(script: &[u8]) -> Option<Vec<String>> {
 }
 
 /// What the drop-in says; nothing where a word cannot be written.
-///
-/// The condition is `DESIGN.md`'s: a missing agent lets the node start, and one that crashes must
-/// not count as a refusal by its missing.
-fn drop_in(command: &[String], working_dir: Option<&Path>) -> Option<String> {
+fn drop_in(gate: &str, command: &[String], working_dir: Option<&Path>) -> Option<String> {
     let words: Option<Vec<String>> = command.iter().map(|word| quoted(word)).collect();
     let mut text = format!(
         "# Written by cbagent. `cbctl node unadopt` takes it away.\n\
@@ -378,7 +377,7 @@ fn drop_in(command: &[String], working_dir: Option<&Path>) -> Option<String> {
          After=cbagent.service\n\
          \n\
          [Service]\n\
-         ExecCondition=+/bin/sh -c 'test -x /usr/bin/cbagent || exit 0; exec /usr/bin/cbagent gate'\n\
+         {gate}\n\
          ExecStart=\n\
          ExecStart={}\n",
         words?.join(" ")

@@ -244,6 +244,7 @@ async fn run_agent(config: Config) -> anyhow::Result<()> {
         protocol,
         unit,
         met,
+        state_dir: config.state_dir.clone(),
         mesh_name: config.mesh.name.as_str().into(),
     };
     let stop = CancellationToken::new();

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 const LINK: &str = "/var/lib/cbagent/store/current";
 
+const GATE: &str = "ExecCondition=+/bin/sh -c 'ask the gate'";
+
 /// Files by their paths; a path that begins with `->` is a link.
 struct Disk(BTreeMap<&'static str, &'static [u8]>);
 
@@ -79,7 +81,7 @@ fn planned_with(
     open: &OpenFiles,
     databases: &[PathBuf],
 ) -> Result<Plan, String> {
-    plan(facts, open, databases, Path::new(LINK), &disk()).map_err(|error| error.to_string())
+    plan(facts, open, databases, Path::new(LINK), GATE, &disk()).map_err(|error| error.to_string())
 }
 
 #[test]
@@ -138,7 +140,7 @@ Wants=cbagent.service
 After=cbagent.service
 
 [Service]
-ExecCondition=+/bin/sh -c 'test -x /usr/bin/cbagent || exit 0; exec /usr/bin/cbagent gate'
+ExecCondition=+/bin/sh -c 'ask the gate'
 ExecStart=
 ExecStart="/var/lib/cbagent/store/current/Node" "100%%" "a $$b \"c\" \\"
 WorkingDirectory=/var/lib/cbagent/store/current/data

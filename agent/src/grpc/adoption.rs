@@ -7,6 +7,7 @@ use crate::adapters::adoption::{
 };
 use crate::adoption::{Plan, UnitFacts, drop_in_of, follows, own_drop_in, plan};
 use crate::error_chain;
+use crate::gate::condition::line;
 use crate::ports::{EffectError, Units};
 use cbddc_domain::build::{BuildId, BuildRef};
 use cbddc_domain::node::Event;
@@ -16,6 +17,9 @@ use cbddc_proto::v1;
 use std::path::Path;
 use std::time::Duration;
 use tonic::{Code, Status};
+
+/// Where the package puts the agent; the gate is asked there.
+const AGENT: &str = "/usr/bin/cbagent";
 
 /// An answer is on its way to the client for no longer.
 const ANSWER_TIME: Duration = Duration::from_millis(300);
@@ -177,7 +181,7 @@ impl Services {
 
     async fn plan(&self, facts: &UnitFacts) -> Result<Plan, Status> {
         let (facts, databases) = (facts.clone(), self.databases.clone());
-        let link = self.builds.current_link();
+        let (link, state_dir) = (self.builds.current_link(), self.state_dir.clone());
         let planned = tokio::task::spawn_blocking(move || {
             let open = match facts.main_pid {
                 0 => Ok(crate::adoption::OpenFiles::default()),
@@ -194,7 +198,9 @@ impl Services {
             if let Some(why) = why_not_executable(store).map_err(|error| disk_error(&error))? {
                 return Err(refuse(Code::FailedPrecondition, "not_executable", why));
             }
-            plan(&facts, &open, &databases, &link, &HostFiles).map_err(|error| {
+            let gate = line(AGENT, &state_dir)
+                .map_err(|why| refuse(Code::FailedPrecondition, "odd_path", why))?;
+            plan(&facts, &open, &databases, &link, &gate, &HostFiles).map_err(|error| {
                 refuse(Code::FailedPrecondition, "unit_unfit", error_chain(&error))
             })
         });

@@ -61,6 +61,8 @@ pub struct Services {
     pub unit: Option<Arc<dyn Units>>,
     /// Whether a majority of the voters was heard since the host started.
     pub met: watch::Receiver<bool>,
+    /// Where the agent keeps everything.
+    pub state_dir: PathBuf,
     /// The mesh's name.
     pub mesh_name: Arc<str>,
 }
