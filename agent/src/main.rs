@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use cbagent::adapters::builds::BuildStore;
 use cbagent::adapters::cbddc_wire::{Secret, Security};
 use cbagent::adapters::checks::{HostSettings, NodeChecks};
-use cbagent::adapters::clock::{SystemClock, is_first_since_boot};
+use cbagent::adapters::clock::{SystemClock, begin_boot};
 use cbagent::adapters::crash::{CrashPoint, CrashingStore};
 use cbagent::adapters::gate_files::RevokingStore;
 use cbagent::adapters::http::HttpAddress;
@@ -30,6 +30,7 @@ use cbagent::monitor::{Health, MonitorSettings, meet_voters, poll_peers, watch_n
 use cbagent::ports::{Store, Supervisor, Units};
 use cbddc_domain::manifest::Limits;
 use cbddc_domain::node::Context;
+use cbddc_domain::time::BootId;
 use cbddc_domain::units::parse_duration_ms;
 use clap::{Parser, Subcommand};
 use std::path::{Path, PathBuf};
@@ -170,8 +171,13 @@ async fn run_agent(config: Config) -> anyhow::Result<()> {
     others.remove(&config.node);
     let peers = Peers::new(tls.clone(), others.clone(), config.peers.call_timeout);
     let (supervisor, unit) = supervisor(&config, &builds).await?;
+    let run_dir = config.run_dir.clone();
+    let begun = std::fs::create_dir_all(&run_dir).and_then(|()| begin_boot(&run_dir));
+    let (boot, booted) =
+        begun.with_context(|| format!("cannot use the run folder {}", run_dir.display()))?;
     let world = Arc::new(world(
         &config,
+        boot,
         supervisor,
         &builds,
         &snapshots,
@@ -180,7 +186,6 @@ async fn run_agent(config: Config) -> anyhow::Result<()> {
     )?);
     let listener = TcpListener::bind(&config.listen).await;
     let listener = listener.with_context(|| format!("cannot listen on {}", config.listen))?;
-    let run_dir = config.run_dir.clone();
     let local = LocalSocket::bind(&run_dir);
     let local = local
         .with_context(|| format!("cannot listen on {}", run_dir.join(local::SOCKET).display()))?;
@@ -214,8 +219,6 @@ async fn run_agent(config: Config) -> anyhow::Result<()> {
         });
     }
     let (mut engine, handle) = Engine::new(context, node, world.clone(), saving);
-    let booted = is_first_since_boot(&run_dir)
-        .with_context(|| format!("cannot use the run folder {}", run_dir.display()))?;
     if booted {
         engine.wait_before_start(START_WAIT);
     }
@@ -380,6 +383,7 @@ async fn supervisor(
 
 fn world(
     config: &Config,
+    boot: BootId,
     supervisor: Arc<dyn Supervisor>,
     builds: &BuildStore,
     snapshots: &Arc<SnapshotStore>,
@@ -395,7 +399,7 @@ fn world(
         .map(HttpAddress::parse)
         .transpose()?;
     Ok(HostWorld {
-        clock: SystemClock::new()?,
+        clock: SystemClock::of(boot),
         supervisor: supervisor.clone(),
         builds: builds.clone(),
         verified: Mutex::default(),

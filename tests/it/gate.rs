@@ -3,7 +3,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "plays systemd")]
 
-use cbagent::adapters::clock::SystemClock;
+use cbagent::adapters::clock::boot_of;
 use cbagent::adapters::gate_files::{RevokingStore, write_permit, write_revoked};
 use cbagent::gate::condition;
 use cbagent::gate::{Permit, permit_file, revoked_file, socket_file, store_folder};
@@ -304,7 +304,7 @@ fn a_permit_is_of_this_boot() {
     let run_dir = folder.path().join("run");
     write_permit(&run_dir, build).expect("written");
     let permit: Permit = serde_json::from_str(&read(&permit_file(&run_dir))).expect("JSON");
-    let boot_id = SystemClock::new().expect("Linux").now().boot;
+    let boot_id = boot_of(&run_dir).expect("Linux").expect("it was begun");
     assert_eq!(permit, Permit { boot_id, build });
 }
 

@@ -112,7 +112,7 @@ pub fn why_not_executable(folder: &Path) -> io::Result<Option<String>> {
     if flags.contains(StatVfsMountFlags::NOEXEC) {
         return Ok(Some(format!(
             "{} lies on a file system that is mounted `noexec`: no program there can be started. \
-             Let `store_dir` name a folder on another one, for example /opt/cbagent",
+             Let `state_dir` name a folder on another one",
             folder.display()
         )));
     }

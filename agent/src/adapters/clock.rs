@@ -27,6 +27,11 @@ impl SystemClock {
         })
     }
 
+    /// The clocks of a boot that has this name.
+    pub fn of(boot: BootId) -> Self {
+        Self { boot }
+    }
+
     /// The three clocks now.
     pub fn now(&self) -> Now {
         Now {
@@ -42,17 +47,56 @@ pub(crate) fn current_boot_id() -> io::Result<BootId> {
     read_boot_id(Path::new(BOOT_ID_FILE))
 }
 
-/// Whether the host has started since this was last asked about this folder, which remembers the
-/// boot.
-pub fn is_first_since_boot(run_dir: &Path) -> io::Result<bool> {
-    let BootId(boot) = current_boot_id()?;
-    let marker = run_dir.join("boot");
-    let before = std::fs::read_to_string(&marker).unwrap_or_default();
-    if before.trim() == boot {
-        return Ok(false);
+/// The file in the run folder that names the boot.
+const BOOT_FILE: &str = "boot";
+
+/// The boot that the run folder was last used in, as agent and gate agree on it; nothing: the agent
+/// has not come up in this boot yet.
+///
+/// A folder in memory is emptied by a boot, so there the file itself is the boot's name. The kernel's
+/// name would not do: inside a container, a service that is shielded from `/proc/sys` sees the host's.
+pub fn boot_of(run_dir: &Path) -> io::Result<Option<BootId>> {
+    if !is_in_memory(run_dir)? {
+        return current_boot_id().map(Some);
     }
-    std::fs::write(marker, boot)?;
-    Ok(true)
+    match std::fs::read_to_string(run_dir.join(BOOT_FILE)) {
+        Ok(name) => Ok(Some(BootId(name.trim().to_owned())).filter(|boot| !boot.0.is_empty())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The same for the agent, which names a boot that has no name yet; and whether the host has started
+/// since an agent last used this folder.
+pub fn begin_boot(run_dir: &Path) -> io::Result<(BootId, bool)> {
+    let path = run_dir.join(BOOT_FILE);
+    if is_in_memory(run_dir)? {
+        if let Some(boot) = boot_of(run_dir)? {
+            return Ok((boot, false));
+        }
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+        let name: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        std::fs::write(path, &name)?;
+        return Ok((BootId(name), true));
+    }
+    let boot = current_boot_id()?;
+    let before = std::fs::read_to_string(&path).unwrap_or_default();
+    if before.trim() == boot.0 {
+        return Ok((boot, false));
+    }
+    std::fs::write(path, &boot.0)?;
+    Ok((boot, true))
+}
+
+fn is_in_memory(folder: &Path) -> io::Result<bool> {
+    // `TMPFS_MAGIC` of `linux/magic.h`; the field's type differs from machine to machine.
+    Ok(rustix::fs::statfs(folder)?.f_type == 0x0102_1994)
+}
+
+/// The process id of this agent.
+pub(crate) fn own_pid() -> u32 {
+    std::process::id()
 }
 
 /// Milliseconds since boot, suspended time included.

@@ -1,7 +1,7 @@
 //! The files through which the agent speaks to the gate at start, and the gate's eyes.
 
 use crate::adapters::builds::current_of;
-use crate::adapters::clock::{current_boot_id, since_boot_ms};
+use crate::adapters::clock::{begin_boot, boot_of, since_boot_ms};
 use crate::adapters::disk;
 use crate::gate::{
     Current, Lookout, Permit, Sight, permit_file, revoked_file, socket_file, store_folder,
@@ -28,24 +28,19 @@ pub enum GateFileError {
     #[error("cannot write {}; check its folder and the room on its disk", .0.display())]
     Write(PathBuf, #[source] io::Error),
     /// The boot has no name.
-    #[error("cannot tell this boot; is /proc mounted?")]
+    #[error("cannot tell this boot; is /proc mounted, and may the run folder be written to?")]
     Boot(#[source] io::Error),
 }
 
 /// Says in the run folder which build may start in this boot; none while the agent holds the node
 /// stopped.
 pub fn write_permit(run_dir: &Path, build: Option<Digest>) -> Result<(), GateFileError> {
-    let permit = Permit {
-        boot_id: current_boot_id().map_err(GateFileError::Boot)?,
-        build,
-    };
     let path = permit_file(run_dir);
+    fs::create_dir_all(run_dir).map_err(|error| GateFileError::Write(path.clone(), error))?;
+    let (boot_id, _) = begin_boot(run_dir).map_err(GateFileError::Boot)?;
+    let permit = Permit { boot_id, build };
     let bytes = serde_json::to_vec(&permit).expect("texts become JSON");
-    let write = || {
-        fs::create_dir_all(run_dir)?;
-        replace(&path, &bytes)
-    };
-    write().map_err(|error| GateFileError::Write(path.clone(), error))
+    replace(&path, &bytes).map_err(|error| GateFileError::Write(path.clone(), error))
 }
 
 /// Names the builds that must not start; survives a power cut when this returns.
@@ -174,7 +169,7 @@ impl Lookout for FileLookout {
         Sight {
             current,
             permit,
-            boot: current_boot_id().ok(),
+            boot: boot_of(&self.run_dir).ok().flatten(),
             agent_lives: self.agent_lives,
             revoked: read_revoked(&self.state_dir),
         }

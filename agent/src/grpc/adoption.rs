@@ -5,6 +5,7 @@ use super::{Services, engine_error, malformed, refuse};
 use crate::adapters::adoption::{
     HostFiles, closed_folders, open_files, remove_drop_in, why_not_executable, write_drop_in,
 };
+use crate::adapters::clock::own_pid;
 use crate::adoption::{Plan, UnitFacts, drop_in_of, follows, own_drop_in, plan};
 use crate::error_chain;
 use crate::gate::condition::line;
@@ -112,6 +113,7 @@ impl Services {
         answer.node_pid = after.main_pid;
         answer.build = Some((&build).into());
         if begins_anew {
+            answer.agent_restarts = own_pid();
             self.begin_anew();
         }
         Ok(answer)
@@ -256,6 +258,7 @@ fn answer(plan: &Plan, undeclared: &[String]) -> v1::AdoptResponse {
         drop_in_text: plan.text.clone(),
         node_pid: plan.main_pid,
         build: None,
+        agent_restarts: 0,
     }
 }
 

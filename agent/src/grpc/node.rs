@@ -1,6 +1,7 @@
 //! What the node runs, ran and stands at.
 
 use super::{Services, person};
+use crate::adapters::clock::own_pid;
 use crate::monitor::Health;
 use cbddc_domain::generation::{Fallback, Generation};
 use cbddc_domain::node::Node;
@@ -172,6 +173,7 @@ impl Services {
                 .map(Into::into),
             stuck,
             unverified: !*self.met.borrow(),
+            agent_pid: own_pid(),
         }
     }
 }

@@ -103,7 +103,9 @@ fn a_host_that_boots_runs_what_the_mesh_has_decided() {
 
     // The power fails on one host; the mesh goes back meanwhile.
     hosts.cut(3);
-    hosts.cbctl(&["rollback", "--mesh", "--yes"]).expect(3);
+    hosts
+        .cbctl(&["rollback", "--mesh", "--yes", "--verify", "10s"])
+        .expect(3);
     hosts.boot(3);
     hosts.wait_until_all_run("adopted", PATIENCE);
     // The revoked build was not started at all.
@@ -133,7 +135,7 @@ fn a_node_starts_without_its_agent() {
 
     // An agent that crashes.
     let crashing = "printf '#!/bin/sh\\nkill -SEGV $$\\n' > /usr/bin/cbagent.new \
-                    && chmod 755 /usr/bin/cbagent.new && cp /usr/bin/cbagent /root/cbagent \
+                    && chmod 755 /usr/bin/cbagent.new && cp /usr/bin/cbagent /var/cache/cbagent \
                     && mv /usr/bin/cbagent.new /usr/bin/cbagent && sync";
     hosts.shell(1, crashing).expect(0);
     hosts.stop(1);
@@ -142,7 +144,7 @@ fn a_node_starts_without_its_agent() {
     hosts
         .shell(
             1,
-            "cp /root/cbagent /usr/bin/cbagent && systemctl restart cbagent",
+            "cp /var/cache/cbagent /usr/bin/cbagent && systemctl restart cbagent",
         )
         .expect(0);
     hosts.wait_for_agent(1, PATIENCE);

@@ -12,9 +12,14 @@ use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Files are read, packed and checked meanwhile; a program has some 100 MB.
 const ADOPT_LIMIT: Duration = Duration::from_secs(120);
+
+/// How long agents may take to start anew, and how often they are looked for.
+const RESTART_LIMIT: Duration = Duration::from_secs(30);
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// What `node adopt -o json` and `node unadopt -o json` print.
 #[derive(Debug, Serialize)]
@@ -113,6 +118,7 @@ pub(super) async fn adopt(
     }
     session.set_standing("what was begun is finished when the command is run again");
     let done = fan_out(session, &targets, ask(false)).await;
+    wait_for_agents(session, &done).await;
     let answer = AnswerJson {
         nodes: render::rows(done, |given| Ok(adopted(given))),
         dry_run: false,
@@ -133,6 +139,30 @@ pub(super) async fn adopt(
     })?;
     render::complain(&answer.nodes);
     Ok(render::exit_of(&answer.nodes))
+}
+
+/// Waits for agents that start anew, so that whoever types the next command finds them.
+async fn wait_for_agents(session: &Session, done: &BTreeMap<NodeName, Outcome<v1::AdoptResponse>>) {
+    let until = Instant::now() + RESTART_LIMIT;
+    for (node, outcome) in done {
+        let Some(before) = outcome.ok().map(|answer| answer.agent_restarts) else {
+            continue;
+        };
+        while before != 0 && Instant::now() < until {
+            let seen = session.call(node, session.timeout(), |channel| async {
+                let mut client = client::node(channel);
+                let status = client.get_status(v1::GetStatusRequest {}).await?;
+                Ok(status.into_inner().agent_pid)
+            });
+            match seen.await {
+                Outcome::Ok(pid) if pid != before => break,
+                Outcome::Ok(_)
+                | Outcome::Unreachable { .. }
+                | Outcome::Refused { .. }
+                | Outcome::TimedOut => tokio::time::sleep(LOOK_AGAIN).await,
+            }
+        }
+    }
 }
 
 async fn fan_out(
