@@ -113,7 +113,7 @@ fn an_upgrade_keeps_settings_and_node_and_a_purge_leaves_nothing() {
 
     hosts.run(1, &["dpkg", "--purge", "cbagent"]).expect(0);
     // What the test itself put there.
-    let own = "rm -r /etc/systemd/system/cbagent.service.d";
+    let own = "rm -rf /etc/systemd/system/cbagent.service.d";
     hosts.shell(1, own).expect(0);
     assert_eq!(hosts.say(1, LEFT), "");
     assert_eq!(

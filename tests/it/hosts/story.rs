@@ -1,8 +1,10 @@
 //! The main job on hosts on which a node ran by hand long before there were agents.
 
 use cbddc_tests::ground::PATIENCE;
-use cbddc_tests::hosts::{Hosts, Packages};
+use cbddc_tests::hosts::{Hosts, Packages, network};
+use cbddc_tests::mesh::wait_for;
 use serde_json::Value;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 fn pid(hosts: &Hosts, host: u8) -> String {
     hosts.say(host, "systemctl show -P MainPID cbddc")
@@ -155,4 +157,58 @@ fn a_node_starts_without_its_agent() {
     hosts.stop(1);
     hosts.boot(1);
     hosts.wait_for_node(1, PATIENCE);
+}
+
+/// Ends the asking also where a test fails.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Asks a node until it is told to stop; returns how many answers were good and how many were not.
+fn ask_until(hosts: &Hosts, stop: &AtomicBool) -> (usize, usize) {
+    let (mut good, mut bad) = (0, 0);
+    while !stop.load(Ordering::Relaxed) {
+        match network::request(hosts, 1, "GET", "/health", "") {
+            Ok((200, _)) => good += 1,
+            Ok(_) | Err(_) => bad += 1,
+        }
+    }
+    (good, bad)
+}
+
+#[test]
+fn the_node_serves_while_its_agent_crashes_and_is_upgraded() {
+    let Some(hosts) = ready(1) else { return };
+    adopt(&hosts);
+    let node = pid(&hosts, 1);
+    let agent = || hosts.say(1, "systemctl show -P MainPID cbagent");
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let asking = scope.spawn(|| ask_until(&hosts, &stop));
+        let enough = Stop(&stop);
+        for _ in 0..3 {
+            let before = agent();
+            hosts
+                .shell(1, "systemctl kill --signal=KILL cbagent")
+                .expect(0);
+            wait_for("another agent", PATIENCE, || {
+                (agent() != before).then_some(())
+            });
+            hosts.wait_for_agent(1, PATIENCE);
+        }
+        let before = agent();
+        hosts.install(1, "cbagent", &Packages::get().newer_version());
+        assert_ne!(agent(), before, "the upgrade starts the new agent");
+        hosts.wait_for_agent(1, PATIENCE);
+        drop(enough);
+        let (good, bad) = asking.join().expect("the requests were made");
+        assert!(good > 100, "only {good} requests");
+        assert_eq!(bad, 0, "of {good} requests");
+    });
+    assert_eq!(pid(&hosts, 1), node);
+    hosts.wait_until_all_run("adopted", PATIENCE);
 }
