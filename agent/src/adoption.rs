@@ -98,8 +98,8 @@ pub struct Plan {
     pub user: String,
     /// Its databases: the configured ones, or those that it has open.
     pub databases: Vec<PathBuf>,
-    /// Those that it has open.
-    pub open_databases: Vec<PathBuf>,
+    /// Those that it has open and nobody has configured: no snapshot would hold them.
+    pub undeclared: Vec<PathBuf>,
     /// The process that runs, and goes on.
     pub main_pid: u32,
     /// Where the drop-in goes.
@@ -207,10 +207,16 @@ pub fn plan(
         return Err(AdoptError::SharedFolder { program, folder });
     }
     let real = |path: &PathBuf| files.real(path).unwrap_or_else(|_| path.clone());
-    let databases: Vec<PathBuf> = if databases.is_empty() {
-        open.databases.clone()
+    let declared: Vec<PathBuf> = databases.iter().map(real).collect();
+    let undeclared = open
+        .databases
+        .iter()
+        .filter(|path| !declared.contains(path));
+    let undeclared: Vec<PathBuf> = undeclared.cloned().collect();
+    let databases = if declared.is_empty() {
+        undeclared.clone()
     } else {
-        databases.iter().map(real).collect()
+        declared
     };
     let mut data = databases.iter().chain(&open.written);
     if let Some(file) = data.find(|file| file.starts_with(&folder)) {
@@ -235,7 +241,7 @@ pub fn plan(
         working_dir,
         user: facts.user.clone(),
         databases,
-        open_databases: open.databases.clone(),
+        undeclared,
         main_pid: facts.main_pid,
         drop_in: drop_in_of(&facts.name),
         text,

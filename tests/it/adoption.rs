@@ -4,6 +4,7 @@ use cbagent::adoption::{Files, OpenFiles, Plan, UnitFacts, plan};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::slice;
 
 const LINK: &str = "/var/lib/cbagent/store/current";
 
@@ -239,4 +240,22 @@ fn data_in_the_programs_folder_would_be_left_behind() {
     let beside = [PathBuf::from("/opt/cbddc-data/node.db")];
     let plan = planned_with(&facts, &open(&[]), &beside).expect("it can be taken over");
     assert_eq!(plan.databases, beside);
+}
+
+#[test]
+fn databases_that_nobody_has_configured_are_named() {
+    let facts = facts(&["/opt/cbddc/Node"]);
+    let [node, other] = ["/var/lib/cbddc/node.db", "/var/lib/cbddc/other.db"].map(PathBuf::from);
+    let open = OpenFiles {
+        written: vec![node.clone(), other.clone()],
+        databases: vec![node.clone(), other.clone()],
+    };
+    let plan = planned_with(&facts, &open, &[]).expect("it can be taken over");
+    assert_eq!(plan.databases, [node.clone(), other.clone()]);
+    assert_eq!(plan.undeclared, [node.clone(), other.clone()]);
+    let plan = planned_with(&facts, &open, slice::from_ref(&node)).expect("it can be taken over");
+    assert_eq!(plan.databases, slice::from_ref(&node));
+    assert_eq!(plan.undeclared, slice::from_ref(&other));
+    let plan = planned_with(&facts, &open, &[node, other]).expect("it can be taken over");
+    assert_eq!(plan.undeclared, [] as [PathBuf; 0]);
 }

@@ -5,12 +5,13 @@ use super::{Services, engine_error, malformed, refuse};
 use crate::adapters::adoption::{
     HostFiles, closed_folders, open_files, remove_drop_in, why_not_executable, write_drop_in,
 };
+use crate::adapters::builds::{BuildError, BuildStore};
 use crate::adapters::clock::own_pid;
 use crate::adoption::{Plan, UnitFacts, drop_in_of, follows, own_drop_in, plan};
 use crate::error_chain;
 use crate::gate::condition::line;
 use crate::ports::{EffectError, Units};
-use cbddc_domain::build::{BuildId, BuildRef};
+use cbddc_domain::build::BuildId;
 use cbddc_domain::node::Event;
 use cbddc_domain::release::Release;
 use cbddc_proto::convert::text;
@@ -60,17 +61,16 @@ impl Services {
             return Err(refuse(Code::FailedPrecondition, "adopted", text));
         }
         let plan = self.plan(&facts).await?;
-        let undeclared = self.undeclared(&plan);
-        let mut answer = answer(&plan, &undeclared);
+        let mut answer = answer(&plan);
         if request.dry_run {
             return Ok(answer);
         }
-        if !undeclared.is_empty() {
+        if !plan.undeclared.is_empty() {
             let text = format!(
                 "{} has databases open that the agent would not take snapshots of: name them with \
                  `databases = [{}]` under [service] in the agent's configuration, and restart the agent",
                 plan.unit,
-                undeclared
+                plan.undeclared
                     .iter()
                     .map(|path| format!("{path:?}"))
                     .collect::<Vec<_>>()
@@ -82,13 +82,19 @@ impl Services {
                 text,
             ));
         }
-        let build = self.import(&plan, build).await?;
+        let folder = plan.folder.clone();
+        let import = move |builds: &BuildStore| builds.import_folder(&folder, build);
+        let build = self.in_store(import).await?.build;
         let release = Box::new(Release::of_build(build.clone()));
         let event = Event::Adopt {
             release,
             by: by.to_owned(),
         };
         self.engine.tell(event, by).await.map_err(engine_error)?;
+        // Only now: where the engine says no, what `current` points to stays.
+        let pointed = build.clone();
+        self.in_store(move |builds| builds.point_current(Some(&pointed)))
+            .await?;
         let (path, text) = (plan.drop_in.clone(), plan.text.clone());
         let closed = closed_folders(&plan.databases);
         let own = own_drop_in(&closed);
@@ -211,39 +217,20 @@ impl Services {
             .map_err(|_| Status::internal("a fault in the agent; see its log"))?
     }
 
-    /// What the node writes to and nobody has named.
-    fn undeclared(&self, plan: &Plan) -> Vec<String> {
-        let known: Vec<_> = self
-            .databases
-            .iter()
-            .map(|path| path.canonicalize().unwrap_or_else(|_| path.clone()))
-            .collect();
-        let open = plan.databases.iter().chain(&plan.open_databases);
-        let mut found: Vec<String> = open
-            .filter(|path| !known.contains(path))
-            .map(|path| path.display().to_string())
-            .collect();
-        found.sort();
-        found.dedup();
-        found
-    }
-
-    /// Makes the build and points `current` to it: nothing follows the link yet.
-    async fn import(&self, plan: &Plan, id: BuildId) -> Result<BuildRef, Status> {
-        let (builds, folder) = (self.builds.clone(), plan.folder.clone());
-        let imported = tokio::task::spawn_blocking(move || {
-            let imported = builds.import_folder(&folder, id)?;
-            builds.point_current(Some(&imported.build))?;
-            Ok(imported.build)
-        });
-        imported
+    /// Works in the store where blocking is allowed.
+    async fn in_store<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&BuildStore) -> Result<T, BuildError> + Send + 'static,
+    ) -> Result<T, Status> {
+        let builds = self.builds.clone();
+        tokio::task::spawn_blocking(move || work(&builds))
             .await
             .map_err(|_| Status::internal("a fault in the agent; see its log"))?
             .map_err(|error| build_error(&error))
     }
 }
 
-fn answer(plan: &Plan, undeclared: &[String]) -> v1::AdoptResponse {
+fn answer(plan: &Plan) -> v1::AdoptResponse {
     let shown = |path: &Path| path.display().to_string();
     v1::AdoptResponse {
         unit: plan.unit.clone(),
@@ -253,7 +240,7 @@ fn answer(plan: &Plan, undeclared: &[String]) -> v1::AdoptResponse {
         working_dir: plan.working_dir.as_deref().map(shown).unwrap_or_default(),
         user: plan.user.clone(),
         databases: plan.databases.iter().map(|path| shown(path)).collect(),
-        undeclared: undeclared.to_vec(),
+        undeclared: plan.undeclared.iter().map(|path| shown(path)).collect(),
         drop_in: shown(&plan.drop_in),
         drop_in_text: plan.text.clone(),
         node_pid: plan.main_pid,

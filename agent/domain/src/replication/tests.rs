@@ -567,22 +567,16 @@ fn hostile_rows_of_one_moment_cost_no_quadratic_time() {
 }
 
 #[test]
-fn large_meshes_are_judged_fast() {
-    #[expect(clippy::disallowed_methods, reason = "prints a timing")]
-    let now = std::time::Instant::now;
+fn large_meshes_are_judged() {
     let mut views = mesh(30, 667);
     let mut watch = MeshWatch::new(SINCE);
     for what in ["first round", "second round"] {
-        let began = now();
         let round = look(&mut watch, &views);
-        println!("{what}, 20010 events on 30 nodes: {:?}", began.elapsed());
-        assert_eq!(round.findings, []);
+        assert_eq!(round.findings, [], "{what}");
     }
     let rest = rows(&mut views, 1).split_off(20_000);
     *rows(&mut views, 1) = rest;
     look(&mut watch, &views);
-    let began = now();
     let round = look(&mut watch, &views);
-    println!("a node that missed 20000: {:?}", began.elapsed());
     assert!(!round.findings.is_empty());
 }

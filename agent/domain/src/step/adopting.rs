@@ -48,7 +48,7 @@ impl Turn<'_> {
         Ok(())
     }
 
-    /// What was decided for this node is forgotten with it: nothing may switch it behind the back of
+    /// What was decided for this node is not tried any more: nothing may switch it behind the back of
     /// whoever runs it now.
     pub(super) fn unadopt(&mut self, by: &str) -> Result<(), Refusal> {
         self.check_free()?;
