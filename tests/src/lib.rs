@@ -2,6 +2,7 @@
 
 pub mod bins;
 pub mod demo;
+pub mod figures;
 pub mod fixture;
 pub mod ground;
 pub mod hosts;

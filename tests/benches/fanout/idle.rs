@@ -1,7 +1,7 @@
 //! What an agent costs that has nothing to do: a mesh of three with running nodes and the intervals
 //! that an agent has by default.
 
-use crate::figures::bounded;
+use cbddc_tests::figures::bounded;
 use cbddc_tests::mesh::{MeshOptions, TestMesh};
 use std::fs;
 use std::thread::sleep;

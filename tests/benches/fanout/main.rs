@@ -6,7 +6,7 @@
 //! cargo bench -p cbddc-tests --bench fanout [-- status | rollback | idle]...
 //! ```
 //!
-//! In reading order: [`figures`] are medians and the table; [`status`] measures `cbctl status` beside
+//! In reading order: [`cbddc_tests::figures`] are medians and the table; [`status`] measures `cbctl status` beside
 //! [`bare`], a client that does nothing else, and [`ssh`]; [`rollback`] and [`idle`] are the rest.
 
 #![expect(
@@ -15,7 +15,6 @@
 )]
 
 mod bare;
-mod figures;
 mod idle;
 mod restart;
 mod rollback;
@@ -40,7 +39,7 @@ fn main() -> ExitCode {
         return ExitCode::from(64);
     }
     let is_wanted = |job: &str| arguments.is_empty() || arguments.iter().any(|one| one == job);
-    figures::heading();
+    cbddc_tests::figures::heading();
     if is_wanted("idle") {
         idle::measure();
     }

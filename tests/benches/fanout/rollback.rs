@@ -3,8 +3,8 @@
 //! its disk for itself: 30 agents and 30 nodes on one machine wait for each other. The wait for two sync cycles before the stop is subtracted: it
 //! is there on purpose.
 
-use crate::figures::{compare, median, timed};
 use crate::restart::Alone;
+use cbddc_tests::figures::{compare, median, timed};
 use cbddc_tests::mesh::{MeshOptions, TestMesh, Timing, build};
 use serde_json::{Value, json};
 use std::fs;

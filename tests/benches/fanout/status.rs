@@ -1,8 +1,8 @@
 //! `cbctl status`, from the start of a cold process to its end.
 
 use crate::bare;
-use crate::figures::{compare, median, timed};
 use crate::ssh::Ssh;
+use cbddc_tests::figures::{compare, median, timed};
 use cbddc_tests::mesh::{MeshOptions, TestMesh};
 use std::fs;
 use std::path::{Path, PathBuf};

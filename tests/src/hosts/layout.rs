@@ -174,6 +174,12 @@ call_timeout = "2s"
         write(&folder, "faults", &format!("{faults}\n"), 0o644);
         let program = folder.join("fixture-node");
         fs::copy(Packages::get().fixture_node(), program).expect("the fixture node can be copied");
+        self.push_build(version, &folder);
+    }
+
+    /// Packs this folder as `cbddc@VERSION`, and sends it to every host.
+    #[track_caller]
+    pub fn push_build(&self, version: &str, folder: &Path) {
         let bundle = self.folder().join(format!("{version}.cbundle"));
         let (id, folder, bundle) = (
             format!("cbddc@{version}"),

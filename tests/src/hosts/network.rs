@@ -13,15 +13,26 @@ use std::os::fd::AsFd as _;
 /// # Panics
 /// If the network is not there, or if the work panics.
 pub fn inside<T: Send>(hosts: &Hosts, work: impl FnOnce() -> T + Send) -> T {
-    let namespace = File::open(hosts.network_namespace()).expect("the hosts' network is there");
+    let enter = entrance(hosts);
     std::thread::scope(|scope| {
         let thread = scope.spawn(move || {
-            let kind = Some(LinkNameSpaceType::Network);
-            move_into_link_name_space(namespace.as_fd(), kind).expect("root may join a network");
+            enter();
             work()
         });
         thread.join().expect("the work ends")
     })
+}
+
+/// Takes the thread that calls it into the hosts' network, for good.
+///
+/// # Panics
+/// If the network is not there, or may not be joined.
+pub fn entrance(hosts: &Hosts) -> impl FnOnce() + Send + use<> {
+    let namespace = File::open(hosts.network_namespace()).expect("the hosts' network is there");
+    move || {
+        let kind = Some(LinkNameSpaceType::Network);
+        move_into_link_name_space(namespace.as_fd(), kind).expect("root may join a network");
+    }
 }
 
 /// One HTTP request to a host's node: status and body.

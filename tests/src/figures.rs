@@ -1,28 +1,33 @@
 //! Medians, and a line of the table per job.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "benchmarks read the clock and print"
+)]
+
 use std::time::{Duration, Instant};
 
 /// How long something took.
-pub(crate) fn timed(work: impl FnOnce()) -> Duration {
+pub fn timed(work: impl FnOnce()) -> Duration {
     let began = Instant::now();
     work();
     began.elapsed()
 }
 
 /// The middle of several measurements, the lower one of two. There must be one at least.
-pub(crate) fn median(times: &[Duration]) -> Duration {
+pub fn median(times: &[Duration]) -> Duration {
     let mut sorted = times.to_vec();
     sorted.sort();
     sorted[(sorted.len() - 1) / 2]
 }
 
 /// The names of the columns.
-pub(crate) fn heading() {
+pub fn heading() {
     row(&["job", "peer", "ours", "peer's", "ratio", "goal"]);
 }
 
 /// Ours beside a peer's, both in milliseconds, with the ratio that we want to stay within.
-pub(crate) fn compare(job: &str, peer: &str, ours: Duration, theirs: Duration, goal: Option<f64>) {
+pub fn compare(job: &str, peer: &str, ours: Duration, theirs: Duration, goal: Option<f64>) {
     let ratio = ours.as_secs_f64() / theirs.as_secs_f64();
     row(&[
         job,
@@ -35,7 +40,7 @@ pub(crate) fn compare(job: &str, peer: &str, ours: Duration, theirs: Duration, g
 }
 
 /// A figure of ours beside its limit.
-pub(crate) fn bounded(job: &str, ours: f64, unit: &str, goal: f64) {
+pub fn bounded(job: &str, ours: f64, unit: &str, goal: f64) {
     let shown = format!("{ours:.2} {unit}");
     row(&[job, "-", &shown, "-", "-", &verdict(ours, goal, unit)]);
 }
