@@ -412,11 +412,29 @@ fn quoted(word: &str) -> Option<String> {
     Some(text)
 }
 
+/// What of a build is started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// A path inside the build.
+    pub path: PathBuf,
+    /// It is started itself, not read by an interpreter that is.
+    pub is_program: bool,
+}
+
+/// What a command runs of the build that `link` points to.
+pub fn entry(command: &[String], link: &Path) -> Option<Entry> {
+    let below = |(number, word): (usize, &String)| {
+        let path = Path::new(word).strip_prefix(link).ok()?;
+        let stays = !path.components().any(|part| part == Component::ParentDir);
+        stays.then(|| Entry {
+            path: path.to_owned(),
+            is_program: number == 0,
+        })
+    };
+    command.iter().enumerate().take(2).find_map(below)
+}
+
 /// Whether a command runs what `link` points to: only then a unit is the agent's to stop and start.
 pub fn follows(command: &[String], link: &Path) -> bool {
-    let below = |word: &String| {
-        let path = Path::new(word);
-        path.starts_with(link) && !path.components().any(|part| part == Component::ParentDir)
-    };
-    command.iter().take(2).any(below)
+    entry(command, link).is_some()
 }

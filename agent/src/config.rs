@@ -37,6 +37,8 @@ pub struct Config {
     pub node: NodeName,
     /// Where builds, snapshots, journal and state are kept.
     pub state_dir: PathBuf,
+    /// Where builds are kept. Unset: in `store` in the state folder.
+    pub store_dir: Option<PathBuf>,
     /// Where the agent keeps what is gone after a reboot: the permit for the gate at start. Default:
     /// [`RUN_DIR`] with a unit, otherwise `run` in the state folder.
     pub run_dir: PathBuf,
@@ -159,6 +161,7 @@ impl Config {
         let mut root = Reader::new("", table, base, faults);
         let node = root.required_name("node");
         let state_dir = root.required_path("state_dir");
+        let store_dir = root.path("store_dir");
         let run_dir = root.path("run_dir");
         let listen = root.string("listen");
         let mesh_path = root.required_path("mesh_file");
@@ -193,6 +196,7 @@ impl Config {
             path: path.to_owned(),
             node,
             state_dir,
+            store_dir,
             run_dir,
             listen,
             mesh,

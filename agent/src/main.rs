@@ -1,7 +1,7 @@
 //! `cbagent`: arguments, logging, configuration, wiring, exit code. It alone picks adapters.
 
 use anyhow::Context as _;
-use cbagent::adapters::builds::BuildStore;
+use cbagent::adapters::builds::{BuildStore, lead};
 use cbagent::adapters::cbddc_wire::{Secret, Security};
 use cbagent::adapters::checks::{HostSettings, NodeChecks};
 use cbagent::adapters::clock::{SystemClock, begin_boot};
@@ -22,7 +22,7 @@ use cbagent::adapters::world::HostWorld;
 use cbagent::config::{ChannelMode, Config};
 use cbagent::engine::{Engine, START_WAIT};
 use cbagent::error_chain;
-use cbagent::gate;
+use cbagent::gate::{self, store_folder};
 use cbagent::grpc::{Services, UPLOADS_MAX, serve};
 use cbagent::heartbeat::beat;
 use cbagent::janitor::Janitor;
@@ -161,7 +161,9 @@ async fn run_agent(config: Config) -> anyhow::Result<()> {
         unpacked_bytes: config.limits.bundle_unpacked,
         ..Limits::default()
     };
-    let builds = BuildStore::open(&config.state_dir.join("store"), limits)?;
+    let place = store_folder(&config.state_dir);
+    lead(&place, config.store_dir.as_deref())?;
+    let builds = BuildStore::open(&place, limits)?;
     let snapshots = Arc::new(SnapshotStore::open(&config.state_dir.join("snapshots"))?);
     let protocol = config
         .cbddc

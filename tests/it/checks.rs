@@ -27,6 +27,10 @@ impl Supervisor for Told {
         Err(EffectError("checks stop nothing".into()))
     }
 
+    async fn commands(&self) -> Result<Vec<Vec<String>>, EffectError> {
+        Ok(Vec::new())
+    }
+
     async fn state(&self) -> Result<UnitState, EffectError> {
         match &self.0 {
             Some(state) => state.clone(),

@@ -1,9 +1,7 @@
-//! What taking a service over reads and writes: program files, a process's open files, the drop-in,
-//! and whether programs in the store may be started at all.
+//! What taking a service over reads and writes: program files, a process's open files, and the drop-in.
 
 use crate::adapters::disk;
 use crate::adoption::{Files, HEAD_BYTES, OpenFiles};
-use rustix::fs::StatVfsMountFlags;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -104,17 +102,4 @@ pub fn remove_drop_in(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     }
-}
-
-/// Why a program below this folder could not be started, in a sentence; nothing: it could.
-pub fn why_not_executable(folder: &Path) -> io::Result<Option<String>> {
-    let flags = rustix::fs::statvfs(folder)?.f_flag;
-    if flags.contains(StatVfsMountFlags::NOEXEC) {
-        return Ok(Some(format!(
-            "{} lies on a file system that is mounted `noexec`: no program there can be started. \
-             Let `state_dir` name a folder on another one",
-            folder.display()
-        )));
-    }
-    Ok(None)
 }

@@ -18,6 +18,7 @@ pub mod process;
 pub mod quiesce;
 pub mod snapshots;
 pub mod sqlite;
+pub mod startable;
 pub mod systemd;
 pub mod tls;
 pub mod world;

@@ -7,6 +7,8 @@ use crate::adapters::node_protocol::NodeProtocol;
 use crate::adapters::peers::Peers;
 use crate::adapters::quiesce::{QuiesceSettings, quiesce, unquiesce};
 use crate::adapters::snapshots::{NewSnapshot, SnapshotError, SnapshotStore};
+use crate::adapters::startable::{Selinux, why_not_startable};
+use crate::adoption::entry;
 use crate::error_chain;
 use crate::ports::{EffectError, Stop, Supervisor, UnitState, World};
 use async_trait::async_trait;
@@ -129,12 +131,34 @@ impl HostWorld {
             }
         });
         if here.await? {
+            self.refuse_unstartable(build).await?;
             self.remember_verified(Some(build.clone()));
             return Ok(None);
         }
         let peer = self.peers.fetch_build(build, &self.builds).await?;
+        self.refuse_unstartable(build).await?;
         self.remember_verified(Some(build.clone()));
         Ok(Some(format!("{build} came from {peer}")))
+    }
+
+    /// Refuses a build that this host could not start.
+    async fn refuse_unstartable(&self, build: &BuildRef) -> Result<(), EffectError> {
+        let link = self.builds.current_link();
+        let commands = self.supervisor.commands().await?;
+        // A unit that runs something else is refused elsewhere.
+        let entries = commands.iter().find_map(|command| entry(command, &link));
+        let Some(entry) = entries else { return Ok(()) };
+        let (tree, build) = (self.builds.tree(build), build.clone());
+        blocking(move || {
+            let why = why_not_startable(&tree, &entry, &Selinux::default());
+            match why.map_err(|error| failed(&error))? {
+                Some(why) => Err(EffectError(format!(
+                    "{build} cannot be started here: {why}"
+                ))),
+                None => Ok(()),
+            }
+        })
+        .await
     }
 
     /// Remembers another build, or none, and tells which one it was before.

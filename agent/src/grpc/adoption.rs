@@ -3,10 +3,11 @@
 use super::builds::build_error;
 use super::{Services, engine_error, malformed, refuse};
 use crate::adapters::adoption::{
-    HostFiles, closed_folders, open_files, remove_drop_in, why_not_executable, write_drop_in,
+    HostFiles, closed_folders, open_files, remove_drop_in, write_drop_in,
 };
 use crate::adapters::builds::{BuildError, BuildStore};
 use crate::adapters::clock::own_pid;
+use crate::adapters::startable::why_not_mounted_for_it;
 use crate::adoption::{Plan, UnitFacts, drop_in_of, follows, own_drop_in, plan};
 use crate::error_chain;
 use crate::gate::condition::line;
@@ -203,7 +204,7 @@ impl Services {
                 refuse(Code::Internal, "open_files", text)
             })?;
             let store = link.parent().unwrap_or(Path::new("/"));
-            if let Some(why) = why_not_executable(store).map_err(|error| disk_error(&error))? {
+            if let Some(why) = why_not_mounted_for_it(store).map_err(|error| disk_error(&error))? {
                 return Err(refuse(Code::FailedPrecondition, "not_executable", why));
             }
             let gate = line(AGENT, &state_dir)

@@ -14,11 +14,13 @@
 mod current;
 mod error;
 mod extract;
+mod place;
 mod store;
 mod upload;
 mod verify;
 
 pub use current::current_of;
 pub use error::BuildError;
+pub use place::{PlaceError, lead};
 pub use store::{BuildStore, StoredBuild};
 pub use upload::{Imported, Upload};

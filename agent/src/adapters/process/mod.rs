@@ -327,6 +327,12 @@ impl Supervisor for ProcessSupervisor {
         Ok(self.stop_all(limit).await?)
     }
 
+    async fn commands(&self) -> Result<Vec<Vec<String>>, EffectError> {
+        let program = self.settings.program.to_string_lossy().into_owned();
+        let words = [program].into_iter().chain(self.settings.args.clone());
+        Ok(vec![words.collect()])
+    }
+
     async fn state(&self) -> Result<UnitState, EffectError> {
         Ok(self.state_now().await?)
     }

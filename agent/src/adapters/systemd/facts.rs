@@ -52,6 +52,12 @@ impl SystemdSupervisor {
         })
     }
 
+    pub(super) async fn read_commands(&self) -> Result<Vec<Vec<String>>, SystemdError> {
+        let path = self.bus.unit(&self.settings.unit).await?;
+        let service = "org.freedesktop.systemd1.Service";
+        Ok(commands(&self.bus.properties(&path, service).await?))
+    }
+
     /// Further loaded instances of the unit's template.
     async fn siblings(&self, name: &str) -> Result<Vec<String>, SystemdError> {
         let Some((template, _)) = name.split_once('@') else {

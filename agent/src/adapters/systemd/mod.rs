@@ -258,6 +258,10 @@ impl Supervisor for SystemdSupervisor {
         Ok(self.stop_unit(limit).await?)
     }
 
+    async fn commands(&self) -> Result<Vec<Vec<String>>, EffectError> {
+        Ok(self.read_commands().await?)
+    }
+
     async fn state(&self) -> Result<UnitState, EffectError> {
         Ok(self.status().await?.1.state())
     }
