@@ -154,16 +154,24 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Waits until the agent answers under its name and with this certificate, in DER.
+    /// Waits until the agent answers under its name and with this certificate, in DER. Another
+    /// certificate ends the waiting: the agent was started after its own was put.
     pub async fn answers(&self, certificate: &[u8], host: &Host) -> Result<(), DeedError> {
         let until = Instant::now() + ANSWER_LIMIT;
         loop {
             let asked = tokio::time::timeout(ASK_LIMIT, self.ask(certificate)).await;
-            let why = match asked.unwrap_or_else(|_| Err("no answer in time".to_owned())) {
-                Ok(()) => return Ok(()),
-                Err(why) => why,
+            let (why, is_final) = match asked {
+                Ok(Ok(true)) => return Ok(()),
+                Ok(Ok(false)) => (
+                    "it shows another certificate than the one it was given; does [tls] in its \
+                     cbagent.toml name other files than node.pem and node.key?"
+                        .to_owned(),
+                    true,
+                ),
+                Ok(Err(why)) => (why, false),
+                Err(_) => ("no answer in time".to_owned(), false),
             };
-            if Instant::now() >= until {
+            if is_final || Instant::now() >= until {
                 return Err(DeedError::Answers {
                     address: self.address.clone(),
                     why,
@@ -174,15 +182,12 @@ impl Agent {
         }
     }
 
-    async fn ask(&self, certificate: &[u8]) -> Result<(), String> {
+    /// Whether it answers with this certificate rather than with another one.
+    async fn ask(&self, certificate: &[u8]) -> Result<bool, String> {
         let shown = tls::shown_certificate(Arc::clone(&self.tls), &self.address, &self.node).await;
         let shown = shown.map_err(|error| chain(&error))?;
         if shown != certificate {
-            return Err(
-                "it shows another certificate than the one it was given; does [tls] in its \
-                 cbagent.toml name other files than node.pem and node.key?"
-                    .to_owned(),
-            );
+            return Ok(false);
         }
         let channel = tls::connect(Arc::clone(&self.tls), &self.address, &self.node);
         let channel = channel.await.map_err(|error| chain(&error))?;
@@ -191,7 +196,7 @@ impl Agent {
             .await;
         let outcome = outcome_of(answer);
         match outcome.ok() {
-            Some(status) if status.get_ref().node == self.node.as_str() => Ok(()),
+            Some(status) if status.get_ref().node == self.node.as_str() => Ok(true),
             Some(status) => Err(format!("it says it is {}", bounded(&status.get_ref().node))),
             None => Err(outcome.why().to_owned()),
         }

@@ -26,9 +26,12 @@ impl Hosts {
         let public = fs::read_to_string(key.with_extension("pub")).expect("a public key");
         self.on_each(|host| {
             self.write(host, "/root/.ssh/authorized_keys", &public, 0o600);
-            let line =
-                "ssh-keygen -q -A && systemctl start ssh && cat /etc/ssh/ssh_host_ed25519_key.pub";
-            let shown = self.say(host, line);
+            let key = "/etc/ssh/ssh_host_ed25519_key";
+            let line = format!(
+                "test -e {key} || ssh-keygen -q -t ed25519 -N '' -f {key}; \
+                 systemctl start ssh && cat {key}.pub"
+            );
+            let shown = self.say(host, &line);
             let known = format!("{} {shown}\n", self.address(host));
             fs::write(folder.join(format!("known-{host}")), known).expect("a file can be written");
         });
