@@ -9,13 +9,18 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 
 /// The most that is kept of what a script prints, in bytes; scripts print less than 1 KiB.
 const STDOUT_BYTES_MAX: usize = 64 * 1024;
 /// The most that is kept of the end of what a script complains about, in bytes.
 const STDERR_BYTES_MAX: usize = 16 * 1024;
+/// How much is read at once, in bytes.
+const CHUNK_BYTES: usize = 8 * 1024;
+/// How long what was printed may still be on its way when ssh has ended. A connection that ssh keeps
+/// for later, as with ControlPersist, may hold the pipes for ever.
+const LATE_LIMIT: Duration = Duration::from_secs(1);
 /// How many lines of a complaint are shown.
 const COMPLAINT_LINES: usize = 12;
 /// With this code ssh itself failed; scripts here use others.
@@ -73,24 +78,27 @@ impl Ssh {
         limit: Duration,
     ) -> Result<String, SshError> {
         let mut child = self.start(destination, script.len())?;
+        let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (mut said, mut complained) = (Vec::new(), Vec::new());
         let whole = async {
-            let (stdin, stdout, stderr) =
-                (child.stdin.take(), child.stdout.take(), child.stderr.take());
-            let send = async {
-                let Some(mut stdin) = stdin else { return };
-                // Whoever ends early says why by other means: a broken pipe tells nothing.
-                if stdin.write_all(script.as_bytes()).await.is_ok() {
-                    drop(stdin.write_all(payload).await);
+            let status = {
+                let talk = async {
+                    tokio::join!(
+                        send(pipes.0, [script.as_bytes(), payload]),
+                        keep_beginning(pipes.1, &mut said),
+                        keep_end(pipes.2, &mut complained),
+                    )
+                };
+                tokio::pin!(talk);
+                tokio::select! {
+                    _ = &mut talk => child.wait().await,
+                    status = child.wait() => {
+                        drop(tokio::time::timeout(LATE_LIMIT, &mut talk).await);
+                        status
+                    }
                 }
-                drop(stdin.shutdown().await);
             };
-            let ((), stdout, stderr) = tokio::join!(
-                send,
-                read(stdout, STDOUT_BYTES_MAX, Keep::Beginning),
-                read(stderr, STDERR_BYTES_MAX, Keep::End),
-            );
-            let status = child.wait().await.map_err(SshError::Pipe)?;
-            judged(status, stdout, &stderr)
+            judged(status.map_err(SshError::Pipe)?, said, &complained)
         };
         // On a time-out the child is dropped, which kills it.
         tokio::time::timeout(limit, whole)
@@ -171,29 +179,34 @@ fn complaint(stderr: &[u8]) -> String {
     bounded(&lines[last..].join("; "))
 }
 
-/// Which part is kept of more than fits.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Keep {
-    Beginning,
-    End,
-}
-
-/// Reads to the end, and keeps a bounded part: whoever writes is never held up.
-async fn read(pipe: Option<impl AsyncRead + Unpin>, most: usize, keep: Keep) -> Vec<u8> {
-    let (mut kept, mut chunk) = (Vec::new(), vec![0; 8 * 1024]);
-    let Some(mut pipe) = pipe else { return kept };
-    while let Ok(count @ 1..) = pipe.read(&mut chunk).await {
-        match keep {
-            Keep::Beginning => {
-                let room = most - kept.len();
-                kept.extend_from_slice(&chunk[..count.min(room)]);
-            }
-            Keep::End => {
-                kept.extend_from_slice(&chunk[..count]);
-                let excess = kept.len().saturating_sub(most);
-                kept.drain(..excess);
-            }
+/// Whoever ends before it has read everything says why by other means: a broken pipe tells nothing.
+async fn send(pipe: Option<impl AsyncWrite + Unpin>, parts: [&[u8]; 2]) {
+    let Some(mut pipe) = pipe else { return };
+    for part in parts {
+        if pipe.write_all(part).await.is_err() {
+            return;
         }
     }
-    kept
+    drop(pipe.shutdown().await);
+}
+
+/// Reads to the end, so that whoever writes is never held up, and keeps the beginning.
+async fn keep_beginning(pipe: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>) {
+    let Some(mut pipe) = pipe else { return };
+    let mut chunk = vec![0; CHUNK_BYTES];
+    while let Ok(count @ 1..) = pipe.read(&mut chunk).await {
+        let room = STDOUT_BYTES_MAX - kept.len();
+        kept.extend_from_slice(&chunk[..count.min(room)]);
+    }
+}
+
+/// The same, and keeps the end.
+async fn keep_end(pipe: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>) {
+    let Some(mut pipe) = pipe else { return };
+    let mut chunk = vec![0; CHUNK_BYTES];
+    while let Ok(count @ 1..) = pipe.read(&mut chunk).await {
+        kept.extend_from_slice(&chunk[..count]);
+        let excess = kept.len().saturating_sub(STDERR_BYTES_MAX);
+        kept.drain(..excess);
+    }
 }

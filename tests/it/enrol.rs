@@ -1,5 +1,6 @@
 //! `cbctl mesh enrol` without hosts: what it reads, what it decides, and how it uses ssh.
 
+use crate::fake::{Folders, expect};
 use cbctl::cli::{EnrolledHost, enrolled_host};
 use cbctl::enrol::bundle::{Bundle, config_of};
 use cbctl::enrol::look::{Look, LookFault};
@@ -66,6 +67,48 @@ fn hosts_are_named_by_node_and_destination() {
         "h1=a\nb",
     ] {
         assert_eq!(named(bad), None, "{bad:?}");
+    }
+}
+
+#[test]
+fn the_command_line_is_checked_before_anything_is_done() {
+    let address = "127.0.0.1:7443".parse().expect("an address");
+    let folders = Folders::init("shop", &[("n1", address)]);
+    let mesh = || fs::read(folders.path("mesh/mesh.toml")).expect("a mesh file");
+    let before = mesh();
+    let nowhere = "/nowhere/ssh";
+    for (arguments, code, said) in [
+        ("", 64, "NODE"),
+        ("N1", 64, "node name"),
+        ("n1=-oProxyCommand=true", 64, "[USER@]HOST"),
+        ("n1 n1=a", 64, "n1 is named twice"),
+        ("n1 n2 --address a:1", 64, "--address is for one host"),
+        ("n2", 1, "n2 is not in the mesh file"),
+        ("n2 --address a", 1, "is not HOST:PORT"),
+        (
+            "n1 --package /nowhere/x.deb",
+            1,
+            "cannot read /nowhere/x.deb",
+        ),
+        (
+            "n1 --package /etc/passwd",
+            1,
+            "/etc/passwd is no Debian package",
+        ),
+        ("n1 --config /dev/null", 1, "/dev/null is empty"),
+        (
+            "n1 --token /dev/zero",
+            1,
+            "/dev/zero is larger than 4096 bytes",
+        ),
+        ("n1 n2=b --yes", 1, "cannot start /nowhere/ssh"),
+    ] {
+        let words = ["mesh", "enrol", "--ssh", nowhere].into_iter();
+        let words: Vec<&str> = words.chain(arguments.split_whitespace()).collect();
+        let (stdout, stderr) = expect(&folders.ctl(&words), code);
+        assert!(stdout.is_empty(), "{stdout}");
+        assert!(stderr.contains(said), "{arguments}: {stderr}");
+        assert_eq!(mesh(), before, "{arguments}");
     }
 }
 
@@ -324,12 +367,15 @@ async fn what_comes_back_is_bounded_and_clean() {
     let early = ssh.run("h1", "exit 4", &vec![0; 9_000_000], limit).await;
     assert!(matches!(early, Err(SshError::Failed(_))), "{early:?}");
 
+    // Something that outlives ssh holds its pipes, as a kept connection does.
     let began = Instant::now();
+    let kept = ssh.run("h1", "sleep 8 & echo here; echo there >&2", &[], limit);
+    assert_eq!(kept.await.expect("it ran"), "here\n");
     let hangs = ssh
-        .run("h1", "sleep 60", &[], Duration::from_millis(300))
+        .run("h1", "sleep 8", &[], Duration::from_millis(300))
         .await;
     assert!(matches!(hangs, Err(SshError::TimedOut(_))), "{hangs:?}");
-    assert!(began.elapsed() < Duration::from_secs(10));
+    assert!(began.elapsed() < Duration::from_secs(7));
     let missing = Ssh {
         program: "/nowhere/ssh".into(),
         ..ssh

@@ -7,6 +7,7 @@ fail() {
     echo "$1" >&2
     exit 1
 }
+command -v dpkg >/dev/null || fail 'this host has no dpkg: install cbagent there by its own means'
 folder="$(mktemp -d)"
 trap 'rm -rf "$folder"' EXIT
 cat >"$folder/cbagent.deb"
@@ -14,5 +15,12 @@ cat >"$folder/cbagent.deb"
     fail 'the connection ended before the whole package was here; nothing was installed'
 name="$(dpkg-deb --field "$folder/cbagent.deb" Package)" || fail 'the file is no Debian package'
 [ "$name" = cbagent ] || fail "the file is the package $name, not cbagent; nothing was installed"
-said="$(dpkg --force-confdef --force-confold --install "$folder/cbagent.deb" 2>&1 </dev/null)" ||
-    fail "dpkg failed: $said"
+before="$(dpkg-query --show --showformat '${Status}' cbagent 2>/dev/null || true)"
+said="$(dpkg --force-confdef --force-confold --install "$folder/cbagent.deb" 2>&1 </dev/null)" || {
+    # Half a package is of no use to anybody.
+    case "$before" in
+    *' ok installed') left='' ;;
+    *) dpkg --remove cbagent >/dev/null 2>&1 && left=', and took it away again' || left='' ;;
+    esac
+    fail "dpkg did not install it$left: $said"
+}

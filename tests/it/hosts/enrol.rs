@@ -72,6 +72,25 @@ fn logging_ssh(hosts: &Hosts) -> (PathBuf, PathBuf) {
     (program, log)
 }
 
+/// A package that cannot be installed, because it depends on what there is not.
+fn unfit_package(hosts: &Hosts, name: &str) -> String {
+    let folder = hosts.folder().join(name);
+    fs::create_dir_all(folder.join("DEBIAN")).expect("a new folder");
+    let control = format!(
+        "Package: {name}\nVersion: 9\nArchitecture: all\nMaintainer: x <x@x>\nDepends: nonsuch\nDescription: x\n"
+    );
+    fs::write(folder.join("DEBIAN/control"), control).expect("a file can be written");
+    let file = folder.with_extension("deb");
+    #[expect(clippy::disallowed_methods, reason = "the test makes a package")]
+    let made = std::process::Command::new("dpkg-deb")
+        .arg("-b")
+        .arg(&folder)
+        .arg(&file)
+        .output();
+    assert!(made.is_ok_and(|made| made.status.success()), "a package");
+    file.to_string_lossy().into_owned()
+}
+
 #[test]
 fn hosts_are_enrolled_and_one_that_is_away_stops_nobody() {
     let Some(hosts) = Hosts::up(3) else { return };
@@ -110,6 +129,29 @@ fn hosts_are_enrolled_and_one_that_is_away_stops_nobody() {
     }
     assert_eq!(trees(&hosts), before);
     assert_eq!(of_the_admin(&hosts), mine);
+
+    // Nor is half a package left behind.
+    for (package, why) in [
+        ("cbagent", "nonsuch"),
+        ("other", "the package other, not cbagent"),
+    ] {
+        let file = unfit_package(&hosts, package);
+        let words = hosts.enrolment(&["h1"], &["--yes"]);
+        let words: Vec<String> = words
+            .into_iter()
+            .map(|word| {
+                if word.ends_with(".deb") {
+                    file.clone()
+                } else {
+                    word
+                }
+            })
+            .collect();
+        let ran = hosts.cbctl(&words).expect(1);
+        assert!(ran.stderr.contains(why), "{ran}");
+        let there = "dpkg-query -W cbagent other 2>/dev/null; ls -A /etc/cbagent 2>/dev/null";
+        assert_eq!(hosts.shell(1, there).stdout, "");
+    }
 
     // One host is away.
     hosts.plug(3, false);
@@ -185,11 +227,14 @@ fn an_enrolled_host_is_left_alone_unless_told() {
     assert_eq!(trees(&hosts), before);
     assert_eq!([agent(&hosts, 1), agent(&hosts, 2)], agents);
 
+    // Switched off by somebody: who enrols a host wants its agent to run.
+    hosts.say(1, "systemctl --quiet disable --now cbagent");
     hosts
         .cbctl(&hosts.enrolment(&["h1"], &["--yes", "--replace"]))
         .expect(0);
     assert_ne!(certificate(&hosts, 1), old);
     assert_ne!(agent(&hosts, 1), agents[0], "the agent began anew");
+    assert_eq!(hosts.say(1, "systemctl is-enabled cbagent"), "enabled");
     assert_eq!(hosts.status(1)["outcome"], "ok");
     assert_eq!(
         hosts.say(2, TREE),
@@ -235,10 +280,7 @@ fn a_new_member_joins_through_a_login_that_is_not_root() {
     hosts.cbctl(&words).expect(0);
     hosts.start_ssh();
     hosts.cbctl(&hosts.enrolment(&["h1"], &["--yes"])).expect(0);
-    hosts.say(
-        2,
-        "useradd --create-home ops && cp -r /root/.ssh /home/ops/ && chown -R ops: /home/ops/.ssh",
-    );
+    hosts.say(2, "useradd --create-home ops");
 
     // Unknown here, and nothing says where it is.
     let ran = hosts.cbctl(&hosts.enrolment(&["h2"], &["--yes"])).expect(1);
@@ -267,6 +309,15 @@ fn a_new_member_joins_through_a_login_that_is_not_root() {
         "ops ALL=(root) NOPASSWD: ALL\n",
         0o440,
     );
+    let words = hosts.enrolment(&[&second], &["--dry-run", "--sudo"]);
+    let ran = hosts.cbctl(&words).expect(0);
+    assert!(ran.stdout.contains("list it in mesh.toml at"), "{ran}");
+    assert!(
+        ran.stderr
+            .contains("would then hold an older mesh.toml: h1"),
+        "{ran}"
+    );
+    assert!(!mesh().contains("h2"), "a dry run changed the mesh");
     let ran = hosts
         .cbctl(&hosts.enrolment(&[&second], &["--yes", "--sudo", "-o", "json"]))
         .expect(0);

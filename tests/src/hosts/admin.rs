@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 impl Hosts {
-    /// Starts the ssh server of each host, and lets the admin's key in as root.
+    /// Starts the ssh server of each host, and lets the admin's key in, as whoever has a login there.
     #[track_caller]
     pub fn start_ssh(&self) {
         let folder = self.ssh_folder();
@@ -25,7 +25,9 @@ impl Hosts {
         }
         let public = fs::read_to_string(key.with_extension("pub")).expect("a public key");
         self.on_each(|host| {
-            self.write(host, "/root/.ssh/authorized_keys", &public, 0o600);
+            self.write(host, "/etc/ssh/authorized_keys", &public, 0o644);
+            let settings = "AuthorizedKeysFile /etc/ssh/authorized_keys\n";
+            self.write(host, "/etc/ssh/sshd_config.d/tests.conf", settings, 0o644);
             let key = "/etc/ssh/ssh_host_ed25519_key";
             let line = format!(
                 "test -e {key} || ssh-keygen -q -t ed25519 -N '' -f {key}; \

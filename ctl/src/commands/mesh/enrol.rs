@@ -1,49 +1,35 @@
 //! `cbctl mesh enrol`.
 
+mod each;
 mod show;
+mod targets;
 
 use super::{authority_certificate, cannot_issue, folder, mesh_text, store, with_address};
-use crate::cli::{CommonArgs, EnrolArgs, EnrolledHost, Output};
+use crate::cli::{CommonArgs, EnrolArgs, Output};
 use crate::commands::confirm;
 use crate::context::{self, Context};
 use crate::enrol::brought::Brought;
 use crate::enrol::bundle::Bundle;
-use crate::enrol::deed::{Agent, DeedError, Host};
+use crate::enrol::deed::{Agent, DeedError};
 use crate::enrol::look::Look;
 use crate::enrol::plan::{Step, Wanted, plan};
 use crate::error::{CtlError, Exit, chain};
 use crate::pki::{Authority, Holder, Issued};
 use crate::render;
-use crate::ssh::Ssh;
 use crate::tls;
 use cbddc_domain::id::NodeName;
 use cbddc_domain::mesh::MeshFile;
+use each::each;
 use rustls::ClientConfig;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use show::{EnrolJson, Row};
-use std::collections::{BTreeMap, BTreeSet};
-use std::future::Future;
+use std::collections::BTreeSet;
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
-
-/// Where agents listen unless somebody says otherwise.
-const AGENT_PORT: u16 = 7443;
-
-/// One host that was named.
-#[derive(Clone)]
-struct Target {
-    node: NodeName,
-    host: Host,
-    /// Where its agent listens.
-    address: String,
-    /// Whether the mesh file must change for it.
-    joins: bool,
-}
+use targets::{Target, targets};
 
 /// What is to be done on one host.
 #[derive(Clone)]
@@ -191,64 +177,6 @@ fn jobs(common: &CommonArgs) -> usize {
     }
 }
 
-/// The hosts that were named, each with where ssh and its agent are found.
-fn targets(
-    arguments: &EnrolArgs,
-    common: &CommonArgs,
-    known: &MeshFile,
-) -> Result<Vec<Target>, CtlError> {
-    if arguments.address.is_some() && arguments.hosts.len() > 1 {
-        return Err(CtlError::usage("--address is for one host").hint("name one node with it"));
-    }
-    let ssh = Arc::new(Ssh {
-        program: arguments.ssh.clone(),
-        config: arguments.ssh_config.clone(),
-        sudo: arguments.sudo,
-        may_ask: std::io::stdin().is_terminal(),
-        connect_limit: common.timeout,
-    });
-    let mut mesh = known.clone();
-    let mut targets = BTreeMap::new();
-    for EnrolledHost { node, destination } in &arguments.hosts {
-        let listed = known.addresses().remove(node);
-        let joined = match (&arguments.address, &listed, destination) {
-            (Some(address), ..) => Some(address.clone()),
-            (None, Some(_), _) => None,
-            (None, None, Some(destination)) => Some(with_port(host_of(destination))),
-            (None, None, None) => None,
-        };
-        mesh = with_address(mesh, node, joined.as_deref())?;
-        let address = mesh.addresses().remove(node).unwrap_or_default();
-        let usual = address.rsplit_once(':').map_or("", |(host, _)| host);
-        let destination = destination.clone();
-        let target = Target {
-            node: node.clone(),
-            host: Host {
-                ssh: Arc::clone(&ssh),
-                destination: destination.unwrap_or_else(|| usual.trim_matches(['[', ']']).into()),
-            },
-            joins: listed.as_ref() != Some(&address),
-            address,
-        };
-        if targets.insert(node.clone(), target).is_some() {
-            return Err(CtlError::usage(format!("{node} is named twice")));
-        }
-    }
-    Ok(targets.into_values().collect())
-}
-
-fn host_of(destination: &str) -> &str {
-    destination.rsplit('@').next().unwrap_or(destination)
-}
-
-fn with_port(host: &str) -> String {
-    if host.contains(':') && !host.starts_with('[') {
-        format!("[{host}]:{AGENT_PORT}")
-    } else {
-        format!("{host}:{AGENT_PORT}")
-    }
-}
-
 /// Whose certificate the agents are asked with: the context's if it is of this mesh.
 fn who_asks(
     context: Option<&Context>,
@@ -352,30 +280,4 @@ fn stale(before: &MeshFile, after: &MeshFile, put: &BTreeSet<NodeName>) -> Vec<N
     }
     let nodes = after.addresses().into_keys();
     nodes.filter(|node| !put.contains(node)).collect()
-}
-
-/// Does the same for all, so many at once; nobody's error touches another's.
-async fn each<T, U, F, Fut>(jobs: usize, all: Vec<T>, work: F) -> Vec<U>
-where
-    T: Send + 'static,
-    U: Send + 'static,
-    F: Fn(T) -> Fut,
-    Fut: Future<Output = U> + Send + 'static,
-{
-    let turns = Arc::new(Semaphore::new(jobs));
-    let results = Arc::new(Mutex::new(Vec::new()));
-    let mut running = JoinSet::new();
-    for (number, one) in all.into_iter().enumerate() {
-        let (turns, results, work) = (Arc::clone(&turns), Arc::clone(&results), work(one));
-        running.spawn(async move {
-            let _turn = turns.acquire_owned().await;
-            let result = work.await;
-            let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
-            results.push((number, result));
-        });
-    }
-    while running.join_next().await.is_some() {}
-    let mut results = std::mem::take(&mut *results.lock().unwrap_or_else(PoisonError::into_inner));
-    results.sort_by_key(|(number, _)| *number);
-    results.into_iter().map(|(_, result)| result).collect()
 }
