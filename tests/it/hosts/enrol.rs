@@ -228,13 +228,16 @@ fn an_enrolled_host_is_left_alone_unless_told() {
     assert_eq!([agent(&hosts, 1), agent(&hosts, 2)], agents);
 
     // Switched off by somebody: who enrols a host wants its agent to run.
-    hosts.say(1, "systemctl --quiet disable --now cbagent");
+    hosts.say(1, "systemctl --quiet disable --now cbagent && sync");
     hosts
         .cbctl(&hosts.enrolment(&["h1"], &["--yes", "--replace"]))
         .expect(0);
     assert_ne!(certificate(&hosts, 1), old);
     assert_ne!(agent(&hosts, 1), agents[0], "the agent began anew");
     assert_eq!(hosts.say(1, "systemctl is-enabled cbagent"), "enabled");
+    hosts.cut(1);
+    hosts.boot(1);
+    hosts.wait_for_agent(1, PATIENCE);
     assert_eq!(hosts.status(1)["outcome"], "ok");
     assert_eq!(
         hosts.say(2, TREE),
