@@ -10,7 +10,7 @@ use cbddc_domain::id::NodeName;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tempfile::TempDir;
 
 const FRESH: &str =
@@ -368,7 +368,7 @@ async fn what_comes_back_is_bounded_and_clean() {
     assert!(matches!(early, Err(SshError::Failed(_))), "{early:?}");
 
     // Something that outlives ssh holds its pipes, as a kept connection does.
-    let began = Instant::now();
+    let began = tokio::time::Instant::now();
     let kept = ssh.run("h1", "sleep 8 & echo here; echo there >&2", &[], limit);
     assert_eq!(kept.await.expect("it ran"), "here\n");
     let hangs = ssh

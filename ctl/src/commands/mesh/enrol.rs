@@ -106,7 +106,7 @@ async fn enrol(
     for (target, looked) in looked {
         match planned(target, looked, &work.brought, arguments.replace) {
             Ok(planned) => ready.push(planned),
-            Err(row) => rows.push(row),
+            Err(row) => rows.push(*row),
         }
     }
     let known = work.mesh.clone();
@@ -114,7 +114,7 @@ async fn enrol(
         let target = &planned.target;
         work.mesh = with_address(work.mesh, &target.node, Some(&target.address))?;
     }
-    let would: Vec<Row> = ready.iter().map(|planned| show::row(planned)).collect();
+    let would: Vec<Row> = ready.iter().map(show::row).collect();
     let named = show::listed(ready.iter().map(|planned| &planned.target.node));
     let nobody = ready.is_empty();
     if arguments.confirm.dry_run || nobody {
@@ -158,7 +158,7 @@ async fn enrol(
                 enrolled.insert(planned.target.node.clone());
                 show::row(&planned)
             }
-            Err(row) => row,
+            Err(row) => *row,
         });
     }
     let answer = EnrolJson::new(rows, false, stale(&known, &mesh, &enrolled));
@@ -197,7 +197,7 @@ fn planned(
     looked: Result<Look, DeedError>,
     brought: &Brought,
     replace: bool,
-) -> Result<Planned, Row> {
+) -> Result<Planned, Box<Row>> {
     let node = target.node.clone();
     let look = looked.map_err(|error| show::failed(&node, error.outcome(), None, chain(&error)))?;
     let refused = |word: &str, why| show::failed(&node, "refused", Some(word), why);
@@ -226,7 +226,7 @@ fn planned(
 }
 
 /// Does what was planned on one host.
-async fn perform(planned: &Planned, work: &Work) -> Result<(), Row> {
+async fn perform(planned: &Planned, work: &Work) -> Result<(), Box<Row>> {
     let target = &planned.target;
     let failed =
         |error: DeedError| show::failed(&target.node, error.outcome(), None, chain(&error));

@@ -64,14 +64,14 @@ pub(super) fn failed(
     outcome: &'static str,
     word: Option<&str>,
     why: String,
-) -> Row {
-    NodeRow {
+) -> Box<Row> {
+    Box::new(NodeRow {
         node: node.clone(),
         outcome,
         word: word.map(str::to_owned),
         message: Some(why),
         result: None,
-    }
+    })
 }
 
 /// What would be done, host by host.
