@@ -1,12 +1,14 @@
 //! What can be typed. The comments here are the manual that `cbctl help` shows.
 
 mod change;
+mod enrol;
 mod values;
 
 pub use change::{
     AbortArgs, ConfirmArgs, PlanArgs, ResumeArgs, RollbackArgs, RolloutCommand, StartArgs,
     TargetArgs, TimingArgs, WaveArgs,
 };
+pub use enrol::{EnrolArgs, EnrolledHost, enrolled_host};
 pub use values::duration;
 
 use cbddc_domain::build::BuildId;
@@ -295,6 +297,13 @@ pub enum MeshCommand {
     /// Issues a node's certificate and writes all that its agent needs: node.pem, node.key, ca.pem,
     /// mesh.toml.
     Issue(IssueArgs),
+    /// Gives hosts their certificates over your own ssh, starts their agents, and checks that they
+    /// answer.
+    ///
+    /// Looks at every host first and says what would be done. A host's private key is made here and
+    /// goes through ssh straight into its /etc/cbagent: it is in no file and no argument list on the
+    /// way. One host's error never stops the others.
+    Enrol(Box<EnrolArgs>),
     /// The members of the mesh, and who you are in it.
     Show,
 }

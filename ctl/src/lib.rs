@@ -4,11 +4,12 @@
 //! In reading order: [`cli`] is what can be typed; [`context`] says which mesh is meant and who asks;
 //! [`mesh`] speaks to many nodes at once, with one outcome per node; [`commands`] has a file per
 //! noun; [`render`] turns outcomes into tables and JSON; [`error`] has the exit codes. [`pki`] makes
-//! a mesh's certificates and [`tls`] uses them.
+//! a mesh's certificates and [`tls`] uses them; [`enrol`] brings them to hosts through [`ssh`].
 
 pub mod cli;
 pub mod commands;
 pub mod context;
+pub mod enrol;
 pub mod error;
 pub mod mesh;
 pub mod mesh_check;
@@ -16,6 +17,7 @@ pub mod outcome;
 pub mod pki;
 pub mod render;
 pub mod rollout;
+pub mod ssh;
 pub mod survey;
 pub mod tls;
 

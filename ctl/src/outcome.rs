@@ -106,7 +106,7 @@ pub(crate) fn reason(status: &Status) -> String {
 }
 
 /// Cuts what came over the network to a length that fits a terminal, and takes control characters out.
-fn bounded(text: &str) -> String {
+pub(crate) fn bounded(text: &str) -> String {
     let printable = text.chars().map(|c| if c.is_control() { ' ' } else { c });
     printable.take(2000).collect()
 }

@@ -116,6 +116,21 @@ pub async fn connect(
         .await
 }
 
+/// The certificate, in DER, that the agent at `address` proves to be `node` with. Bound it with a time
+/// limit.
+pub async fn shown_certificate(
+    config: Arc<ClientConfig>,
+    address: &str,
+    node: &NodeName,
+) -> io::Result<Vec<u8>> {
+    let stream = dial(config, address.to_owned(), node.to_string()).await?;
+    let shown = stream.get_ref().1.peer_certificates();
+    let first = shown.and_then(|shown| shown.first());
+    first
+        .map(|certificate| certificate.to_vec())
+        .ok_or_else(|| io::Error::other("it showed no certificate"))
+}
+
 /// Connects to the agent of this host through its socket. Bound it with a time limit.
 pub async fn connect_socket(path: &Path) -> Result<Channel, tonic::transport::Error> {
     let path = path.to_owned();

@@ -22,7 +22,7 @@ NET="${CBDDC_HOSTS_NET:-10.77.0}"
 # The Debian release of the hosts, and where apt finds its packages: by default those of the machine.
 SUITE="${CBDDC_HOSTS_SUITE:-$(. /etc/os-release && echo "${VERSION_CODENAME:-stable}")}"
 SOURCES="${CBDDC_HOSTS_SOURCES:-}"
-# Further packages for the base tree, separated by commas, such as openssh-server.
+# Further packages for the base tree, separated by commas, such as tcpdump.
 PACKAGES="${CBDDC_HOSTS_PACKAGES:-}"
 # The size of a host's disk; the image is sparse.
 DISK="${CBDDC_HOSTS_DISK:-2G}"
@@ -33,9 +33,10 @@ SELF="$(readlink -f "${BASH_SOURCE[0]}")"
 RUN="$KEEP/run-$TAG"
 SWITCH="$TAG-switch"
 
-# What a host needs beyond a minimal Debian: systemd with its bus, and what cbagent, the fixture node
-# and the harness use.
+# What a host needs beyond a minimal Debian: systemd with its bus, what cbagent, the fixture node and
+# the harness use, and an admin's way in, which is off until a test turns it on.
 BASE_PACKAGES="systemd,systemd-sysv,dbus,iproute2,nftables,procps,ca-certificates,libgcc-s1"
+BASE_PACKAGES="$BASE_PACKAGES,openssh-server,sudo"
 if [ -n "$PACKAGES" ]; then
     BASE_PACKAGES="$BASE_PACKAGES,$PACKAGES"
 fi
@@ -112,6 +113,9 @@ make_base() {
     # Nothing may run that the tests did not ask for.
     ln -sf /dev/null "$BASE/etc/systemd/system/apt-daily.timer"
     ln -sf /dev/null "$BASE/etc/systemd/system/apt-daily-upgrade.timer"
+    systemctl --quiet --root="$BASE" disable ssh.service ssh.socket sshd-keygen.service 2>/dev/null || true
+    # Each host makes its own.
+    rm -f "$BASE"/etc/ssh/ssh_host_*
     touch "$BASE/.complete"
 }
 

@@ -80,7 +80,7 @@ fn help_has_every_command() {
         ("health --help", "show"),
         ("node --help", "history"),
         ("journal --help", "list follow"),
-        ("mesh --help", "init issue show"),
+        ("mesh --help", "init issue enrol show"),
         (
             "status --help",
             "--output --context --timeout --jobs --node",

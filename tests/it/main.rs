@@ -8,6 +8,7 @@ mod config;
 mod crashes;
 mod ctl;
 mod engine;
+mod enrol;
 mod fake;
 mod fixture;
 mod fixture_faults;

@@ -1,4 +1,6 @@
-//! `cbctl mesh`: makes and shows the mesh itself. Speaks to no host.
+//! `cbctl mesh`: makes and shows the mesh itself. Only `enrol` speaks to hosts.
+
+mod enrol;
 
 use crate::cli::{CommonArgs, InitArgs, IssueArgs, MeshCommand};
 use crate::context::{self, Context};
@@ -25,6 +27,7 @@ pub(super) fn run(command: MeshCommand, common: &CommonArgs) -> Result<Exit, Ctl
     match command {
         MeshCommand::Init(arguments) => init(&arguments, common),
         MeshCommand::Issue(arguments) => issue(&arguments, common),
+        MeshCommand::Enrol(arguments) => enrol::run(&arguments, common),
         MeshCommand::Show => show(common),
     }
 }
@@ -78,17 +81,8 @@ fn init(arguments: &InitArgs, common: &CommonArgs) -> Result<Exit, CtlError> {
 }
 
 fn issue(arguments: &IssueArgs, common: &CommonArgs) -> Result<Exit, CtlError> {
-    let context = Context::find(common.context.as_deref());
-    let dir = match (&arguments.dir, &context) {
-        (Some(dir), _) => dir.clone(),
-        (None, Ok(context)) => context.authority().ok_or_else(|| {
-            CtlError::failed(format!("the context `{}` has no authority", context.name))
-                .hint("name the mesh's folder with --dir")
-        })?,
-        (None, Err(_)) => return context.map(|_| Exit::Failed),
-    };
-    let mesh_path = dir.join("mesh.toml");
-    let known = context::read_mesh(&mesh_path)?;
+    let (dir, context) = folder(arguments.dir.as_deref(), common)?;
+    let known = context::read_mesh(&dir.join("mesh.toml"))?;
     let mesh = with_address(known.clone(), &arguments.node, arguments.address.as_deref())?;
     let authority = Authority::open(&mesh.name, &dir.join("ca.key")).map_err(cannot_issue)?;
     let issued = authority
@@ -108,21 +102,10 @@ fn issue(arguments: &IssueArgs, common: &CommonArgs) -> Result<Exit, CtlError> {
     }
     context::make_dir(&out)?;
     let text = mesh_text(&mesh)?;
-    if mesh != known {
-        context::replace(&mesh_path, text.as_bytes())?;
+    if store(&mesh, &known, &dir, context.as_ref())? {
         eprintln!("hint: the mesh file changed: copy it to agents that were issued before");
     }
-    // Whoever names the folder may have no context, or one of another mesh.
-    if let Ok(context) = context.as_ref()
-        && context
-            .mesh()
-            .is_ok_and(|its| its.name == mesh.name && its != mesh)
-    {
-        context::replace(&context.dir.join("mesh.toml"), text.as_bytes())?;
-    }
-    let ca = std::fs::read(dir.join("ca.pem"))
-        .map_err(|error| CtlError::failed("cannot read the authority's ca.pem").because(error))?;
-    context::replace(&out.join("ca.pem"), &ca)?;
+    context::replace(&out.join("ca.pem"), &authority_certificate(&dir)?)?;
     context::replace(&out.join("mesh.toml"), text.as_bytes())?;
     write_pair(&out, "node", &issued)?;
     eprintln!(
@@ -130,8 +113,53 @@ fn issue(arguments: &IssueArgs, common: &CommonArgs) -> Result<Exit, CtlError> {
         arguments.node,
         out.display()
     );
-    let context = context.map_or_else(|_| String::new(), |context| context.name);
+    let context = context.map_or_else(String::new, |context| context.name);
     print(&mesh, &context, &out, common)
+}
+
+/// The folder with the mesh's authority, and the context if there is one.
+fn folder(
+    named: Option<&Path>,
+    common: &CommonArgs,
+) -> Result<(PathBuf, Option<Context>), CtlError> {
+    let context = Context::find(common.context.as_deref());
+    if let Some(dir) = named {
+        return Ok((dir.to_owned(), context.ok()));
+    }
+    let context = context?;
+    let dir = context.authority().ok_or_else(|| {
+        CtlError::failed(format!("the context `{}` has no authority", context.name))
+            .hint("name the mesh's folder with --dir")
+    })?;
+    Ok((dir, Some(context)))
+}
+
+fn authority_certificate(dir: &Path) -> Result<Vec<u8>, CtlError> {
+    std::fs::read(dir.join("ca.pem"))
+        .map_err(|error| CtlError::failed("cannot read the authority's ca.pem").because(error))
+}
+
+/// Writes the mesh file where it changed; says whether it did.
+fn store(
+    mesh: &MeshFile,
+    known: &MeshFile,
+    dir: &Path,
+    context: Option<&Context>,
+) -> Result<bool, CtlError> {
+    let text = mesh_text(mesh)?;
+    let changed = mesh != known;
+    if changed {
+        context::replace(&dir.join("mesh.toml"), text.as_bytes())?;
+    }
+    // Whoever names the folder may have no context, or one of another mesh.
+    if let Some(context) = context
+        && context
+            .mesh()
+            .is_ok_and(|its| its.name == mesh.name && its != *mesh)
+    {
+        context::replace(&context.dir.join("mesh.toml"), text.as_bytes())?;
+    }
+    Ok(changed)
 }
 
 /// The mesh with the node in it, at the given address if there is one.

@@ -17,16 +17,12 @@ fn unit(hosts: &Hosts, host: u8) -> String {
     hosts.say(host, line)
 }
 
-/// Hosts with a node set up by hand, and an agent beside it that was just installed.
+/// Hosts with a node set up by hand, and an agent beside it that was just enrolled.
 fn ready(count: u8) -> Option<Hosts> {
     let hosts = Hosts::up(count)?;
     hosts.set_nodes_up();
     hosts.make_mesh();
-    for host in hosts.numbers() {
-        hosts.install(host, "cbagent", &Packages::get().version());
-    }
-    hosts.configure_agents();
-    hosts.start_agents();
+    hosts.enrol();
     Some(hosts)
 }
 

@@ -16,7 +16,7 @@ pub const HTTP_PORT: u16 = 5000;
 pub const AGENT_PORT: u16 = 7443;
 
 /// The token of the nodes' cluster.
-const TOKEN: &str = "a-token-for-tests";
+pub(super) const TOKEN: &str = "a-token-for-tests";
 
 /// The unit of a node as people write them.
 const NODE_UNIT: &str = "\
@@ -132,7 +132,7 @@ impl Hosts {
         });
     }
 
-    fn agent_config(&self, host: u8) -> String {
+    pub(super) fn agent_config(&self, host: u8) -> String {
         let others = self.numbers().filter(|other| *other != host);
         let peers = others.map(|other| format!("\"{}:{SYNC_PORT}\"", self.address(other)));
         format!(

@@ -2,7 +2,7 @@
 //!
 //! In reading order: [`hosts`] boots them, reaches into them and ends them; [`packages`] makes the
 //! packages and what else is copied to a host; [`layout`] is what an admin has put on a host, a node
-//! and the agent's configuration; [`network`] speaks to them as a machine of their network does.
+//! and the agent's configuration; [`admin`] is the admin's way to them; [`network`] speaks to them as a machine of their network does.
 //! The work is done by `tests/hosts/hosts.sh`, which people can use by hand as well.
 //!
 //! What goes wrong in the harness panics with a sentence: there is nobody to handle it.
@@ -12,6 +12,7 @@
     reason = "the harness starts programs and waits for them"
 )]
 
+pub mod admin;
 #[expect(clippy::module_inception, reason = "the hosts as a whole")]
 pub mod hosts;
 pub mod layout;
