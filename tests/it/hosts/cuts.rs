@@ -31,7 +31,7 @@ pub(super) fn roll_out(hosts: &Hosts, version: &str) {
 
 /// The arguments that roll a build out that no check lets pass: that is found out soon.
 fn bad_rollout(hosts: &Hosts, version: &str) -> Vec<String> {
-    verified_in(hosts, version, Duration::from_secs(3))
+    verified_in(hosts, version, Duration::from_secs(4))
 }
 
 /// The arguments that roll a build out, where each wave has this long to pass the checks.

@@ -21,7 +21,11 @@ impl Hosts {
             folder = CRASH_FILE.rsplit_once('/').map_or("", |(folder, _)| folder),
         );
         self.shell(host, &line).expect(0);
-        self.wait_for_agent(host, PATIENCE);
+        // On a slow machine it has reached the point before anybody could ask it.
+        wait_for(&format!("the agent of h{host} answers"), PATIENCE, || {
+            let begun = self.status(host)["outcome"] == "ok" || !self.agent_lives(host);
+            begun.then_some(())
+        });
     }
 
     /// Starts the agent of a host that was ended so, as it was before.
