@@ -157,9 +157,9 @@ impl Watched {
 
     async fn look_at_probation(&mut self, node: &Node, generation: GenerationNumber) {
         let (process, ended) = self.process().await;
-        if let Some(ended) = ended {
-            let cause = format!("the node ended by itself: {ended}");
-            return self.tell(Event::CheckFailed { generation, cause }).await;
+        // No failed check: after a boot it has not been started yet, and waits for the voters' answers.
+        if let Some(how) = ended {
+            return self.tell(Event::Exited { how }).await;
         }
         let Some(process) = process else { return };
         let now_ms = self.world.now().since_boot_ms;

@@ -503,7 +503,8 @@ verb="${1:-help}"
 [ $# = 0 ] || shift
 case "$verb" in
 cut) cut_power "$@" ;;
-net) ip netns exec "$SWITCH" "$@" ;;
+# Becomes the program, so that whoever ends this one ends that one.
+net) exec ip netns exec "$SWITCH" "$@" ;;
 check | base | up | down | sweep | run | enter | put | plant | crash | stop | boot | offline | journal | \
     link | split | drop | undrop | help | _boot | _offline)
     "$verb" "$@"

@@ -1,7 +1,11 @@
 //! On real systemd hosts: what only they can show. Each test boots its own, in about a second.
 
+mod cuts;
 mod enrol;
 mod packages;
+mod partition;
+mod places;
 mod power;
+mod random_cuts;
 mod story;
 mod unit;

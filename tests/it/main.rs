@@ -22,6 +22,7 @@ mod quiesce;
 mod scenarios;
 mod simulation;
 mod snapshots;
+mod startable;
 mod state;
 mod systemd;
 mod tidy;

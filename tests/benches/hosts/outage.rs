@@ -22,10 +22,10 @@ impl Watch {
     pub(crate) fn start(hosts: &Hosts) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let address = SocketAddr::from((hosts.address(1), HTTP_PORT));
-        let enter = network::entrance(hosts);
+        let network = network::open(hosts);
         let until = stop.clone();
         let thread = std::thread::spawn(move || {
-            enter();
+            network::join(&network);
             watch(address, &until)
         });
         Self { stop, thread }

@@ -2,9 +2,10 @@
 
 use cbddc_tests::ground::PATIENCE;
 use cbddc_tests::hosts::{Hosts, Packages, network};
-use cbddc_tests::mesh::wait_for;
+use cbddc_tests::mesh::{Timing, wait_for};
 use serde_json::Value;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 fn pid(hosts: &Hosts, host: u8) -> String {
     hosts.say(host, "systemctl show -P MainPID cbddc")
@@ -18,7 +19,7 @@ fn unit(hosts: &Hosts, host: u8) -> String {
 }
 
 /// Hosts with a node set up by hand, and an agent beside it that was just enrolled.
-fn ready(count: u8) -> Option<Hosts> {
+pub(super) fn ready(count: u8) -> Option<Hosts> {
     let hosts = Hosts::up(count)?;
     hosts.set_nodes_up();
     hosts.make_mesh();
@@ -26,7 +27,7 @@ fn ready(count: u8) -> Option<Hosts> {
     Some(hosts)
 }
 
-fn adopt(hosts: &Hosts) {
+pub(super) fn adopt(hosts: &Hosts) {
     let words = [
         "node",
         "adopt",
@@ -66,15 +67,23 @@ fn a_service_is_taken_over_rolled_forth_and_back_and_let_go() {
     let again = hosts.cbctl(&["node", "adopt", "--mesh", "--yes"]).expect(1);
     assert!(again.stderr.contains("is taken over already"), "{again}");
 
+    // Where nothing is written, each mesh check waits for events before it says `unproven`.
+    let moving = hosts.start_writers("moving");
     hosts.make_build("1.1", "");
     hosts.cbctl(&hosts.rollout("1.1")).expect(0);
     hosts.wait_until_all_run("1.1", PATIENCE);
     hosts.make_build("1.2", "unhealthy-after=0");
-    let refused = hosts.cbctl(&hosts.rollout("1.2")).expect(4);
+    let soon = Timing {
+        verify: Duration::from_secs(5),
+        ..Timing::default()
+    };
+    let refused = hosts.cbctl(&hosts.rollout_in("1.2", soon)).expect(4);
     assert!(refused.stderr.contains("h1"), "{refused}");
     hosts.wait_until_all_run("1.1", PATIENCE);
     hosts.cbctl(&["rollback", "--mesh", "--yes"]).expect(0);
     hosts.wait_until_all_run("adopted", PATIENCE);
+    let count = hosts.count_documents(&moving.stop(), PATIENCE);
+    assert!(count.acknowledged > 50 && count.is_clean(), "{count:?}");
 
     let pids: Vec<String> = hosts.numbers().map(|host| pid(&hosts, host)).collect();
     hosts
@@ -95,6 +104,7 @@ fn a_service_is_taken_over_rolled_forth_and_back_and_let_go() {
 fn a_host_that_boots_runs_what_the_mesh_has_decided() {
     let Some(hosts) = ready(3) else { return };
     adopt(&hosts);
+    let _moving = hosts.start_writers("moving");
     hosts.make_build("1.1", "");
     hosts.cbctl(&hosts.rollout("1.1")).expect(0);
     hosts.wait_until_all_run("1.1", PATIENCE);
@@ -102,7 +112,7 @@ fn a_host_that_boots_runs_what_the_mesh_has_decided() {
     // The power fails on one host; the mesh goes back meanwhile.
     hosts.cut(3);
     hosts
-        .cbctl(&["rollback", "--mesh", "--yes", "--verify", "10s"])
+        .cbctl(&["rollback", "--mesh", "--yes", "--verify", "3s"])
         .expect(3);
     hosts.boot(3);
     hosts.wait_until_all_run("adopted", PATIENCE);

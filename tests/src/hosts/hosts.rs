@@ -101,6 +101,11 @@ impl Hosts {
         self.folder.path()
     }
 
+    /// What keeps the hosts of this run apart from those of others.
+    pub(super) fn tag(&self) -> &str {
+        &self.tag
+    }
+
     /// The network in which the machine reaches them.
     pub(super) fn network_namespace(&self) -> PathBuf {
         Path::new("/run/netns").join(format!("{}-switch", self.tag))

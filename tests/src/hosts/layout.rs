@@ -75,6 +75,8 @@ impl Hosts {
             "Database": { "Path": "/var/lib/cbddc/node.db" },
             "Fixture": {
                 "Listen": "0.0.0.0", "Http": HTTP_PORT, "IntervalMs": 200, "MaxBackoffMs": 400,
+                // What a test counts must not be lost by the node itself.
+                "Durable": true,
             },
         });
         let settings = format!("{settings:#}\n");
@@ -193,28 +195,55 @@ call_timeout = "2s"
 
     /// The arguments that roll such a build out over the whole mesh, with short times.
     pub fn rollout(&self, version: &str) -> Vec<String> {
+        self.rollout_in(version, Timing::default())
+    }
+
+    /// The same with times of its own.
+    pub fn rollout_in(&self, version: &str, timing: Timing) -> Vec<String> {
         let build = format!("cbddc@{version}");
         let words = ["rollout", "start", "--build", &build, "--mesh", "--yes"];
         let words = words.into_iter().map(str::to_owned);
-        words.chain(Timing::default().arguments()).collect()
+        words.chain(timing.arguments()).collect()
     }
 
     /// Waits until every host is steady on this build, and its node says that it is that version.
     #[track_caller]
     pub fn wait_until_all_run(&self, version: &str, limit: Duration) {
-        let id = format!("cbddc@{version}");
         for host in self.numbers() {
-            wait_for(&format!("h{host} runs {id}"), limit, || {
-                let status = self.status(host);
-                let result = &status["result"];
-                let runs = result["phase"] == "steady" && result["release"]["build"] == id;
-                runs.then_some(())
-            });
-            let stats = network::request(self, host, "GET", "/stats", "");
-            let (_, stats) = stats.expect("the node answers");
-            let stats: Value = serde_json::from_str(&stats).expect("JSON");
-            assert_eq!(stats["version"], version, "h{host}");
+            self.wait_until_runs(host, version, limit);
         }
+    }
+
+    /// Waits until a host is steady on this build, and its node says that it is that version.
+    #[track_caller]
+    pub fn wait_until_runs(&self, host: u8, version: &str, limit: Duration) {
+        let id = format!("cbddc@{version}");
+        wait_for(&format!("h{host} runs {id}"), limit, || {
+            let status = self.status(host);
+            let result = &status["result"];
+            let runs = result["phase"] == "steady" && result["release"]["build"] == id;
+            runs.then_some(())
+        });
+        // A host that has just booted is steady before its node has started.
+        let said = wait_for(&format!("the node of h{host} answers"), limit, || {
+            self.node_version(host)
+        });
+        assert_eq!(said, version, "h{host}");
+    }
+
+    /// The version that a host's node says it is, if it answers.
+    pub fn node_version(&self, host: u8) -> Option<String> {
+        let (_, stats) = network::request(self, host, "GET", "/stats", "").ok()?;
+        let stats: Value = serde_json::from_str(&stats).ok()?;
+        stats["version"].as_str().map(str::to_owned)
+    }
+
+    /// Waits until a host is in this phase.
+    #[track_caller]
+    pub fn wait_for_phase(&self, host: u8, wanted: &str, limit: Duration) {
+        wait_for(&format!("h{host} is in {wanted}"), limit, || {
+            (self.status(host)["result"]["phase"] == wanted).then_some(())
+        });
     }
 
     /// Starts the agent of every host and waits until it answers.

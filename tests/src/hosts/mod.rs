@@ -2,7 +2,9 @@
 //!
 //! In reading order: [`hosts`] boots them, reaches into them and ends them; [`packages`] makes the
 //! packages and what else is copied to a host; [`layout`] is what an admin has put on a host, a node
-//! and the agent's configuration; [`admin`] is the admin's way to them; [`network`] speaks to them as a machine of their network does.
+//! and the agent's configuration; [`admin`] is the admin's way to them; [`network`] speaks to them
+//! as a machine of their network does; [`documents`] writes and counts documents, [`processes`] sees
+//! what runs, and [`ends`] is for agents and hosts that end suddenly.
 //! The work is done by `tests/hosts/hosts.sh`, which people can use by hand as well.
 //!
 //! What goes wrong in the harness panics with a sentence: there is nobody to handle it.
@@ -13,15 +15,20 @@
 )]
 
 pub mod admin;
+pub mod documents;
+pub mod ends;
 #[expect(clippy::module_inception, reason = "the hosts as a whole")]
 pub mod hosts;
 pub mod layout;
 pub mod network;
 pub mod packages;
+pub mod processes;
 
+pub use documents::HostWriters;
 pub use hosts::Hosts;
 pub use layout::{AGENT_PORT, HTTP_PORT, SYNC_PORT};
 pub use packages::Packages;
+pub use processes::TwoNodesWatch;
 
 use std::path::{Path, PathBuf};
 

@@ -8,31 +8,36 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
 
-/// Does something in the hosts' network. The thread that does it is of no other use: it stays there.
+/// The hosts' network.
+///
+/// # Panics
+/// If it is not there.
+pub fn open(hosts: &Hosts) -> File {
+    File::open(hosts.network_namespace()).expect("the hosts' network is there")
+}
+
+/// Moves this thread into a network. It is of no other use then: it stays there.
+///
+/// # Panics
+/// If this process may not.
+pub fn join(network: &File) {
+    let kind = Some(LinkNameSpaceType::Network);
+    move_into_link_name_space(network.as_fd(), kind).expect("root may join a network");
+}
+
+/// Does something in the hosts' network.
 ///
 /// # Panics
 /// If the network is not there, or if the work panics.
 pub fn inside<T: Send>(hosts: &Hosts, work: impl FnOnce() -> T + Send) -> T {
-    let enter = entrance(hosts);
+    let network = open(hosts);
     std::thread::scope(|scope| {
         let thread = scope.spawn(move || {
-            enter();
+            join(&network);
             work()
         });
         thread.join().expect("the work ends")
     })
-}
-
-/// Takes the thread that calls it into the hosts' network, for good.
-///
-/// # Panics
-/// If the network is not there, or may not be joined.
-pub fn entrance(hosts: &Hosts) -> impl FnOnce() + Send + use<> {
-    let namespace = File::open(hosts.network_namespace()).expect("the hosts' network is there");
-    move || {
-        let kind = Some(LinkNameSpaceType::Network);
-        move_into_link_name_space(namespace.as_fd(), kind).expect("root may join a network");
-    }
 }
 
 /// One HTTP request to a host's node: status and body.

@@ -2,8 +2,8 @@
 
 use super::writer::Written;
 use super::{TestMesh, interrupt};
+use crate::fixture::store::{self, Held};
 use rusqlite::{Connection, OpenFlags};
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,24 @@ impl Count {
     pub fn is_clean(&self) -> bool {
         self.lost.is_empty() && self.doubled.is_empty()
     }
+
+    /// Compares what was written with what each node holds.
+    pub fn of(written: &Written, held: impl IntoIterator<Item = (String, Held)>) -> Self {
+        let mut count = Self {
+            acknowledged: written.acknowledged.len(),
+            ..Self::default()
+        };
+        for (node, held) in held {
+            let missing = |key: &&String| !held.keys.contains(*key);
+            let lost: Vec<&String> = written.acknowledged.iter().filter(missing).collect();
+            let present = written.acknowledged.len() - lost.len();
+            let named = |key: &String| format!("{node}: {key}");
+            count.lost.extend(lost.into_iter().map(named));
+            count.doubled.extend(held.doubled.iter().map(named));
+            count.present.push((node, present));
+        }
+        count
+    }
 }
 
 impl TestMesh {
@@ -46,53 +64,18 @@ impl TestMesh {
     }
 
     fn count_once(&self, written: &Written) -> Count {
-        let mut count = Count {
-            acknowledged: written.acknowledged.len(),
-            ..Count::default()
-        };
-        for node in self.nodes() {
+        let held = self.nodes().iter().map(|node| {
             let held = read(&node.database(), &written.collection)
                 .unwrap_or_else(|error| panic!("cannot count at {}: {error}", node.name));
-            let missing = |key: &&String| !held.keys.contains(*key);
-            let lost: Vec<&String> = written.acknowledged.iter().filter(missing).collect();
-            let present = written.acknowledged.len() - lost.len();
-            count.present.push((node.name.clone(), present));
-            let named = |key: &String| format!("{}: {key}", node.name);
-            count.lost.extend(lost.into_iter().map(named));
-            count.doubled.extend(held.doubled.iter().map(named));
-        }
-        count
+            (node.name.clone(), held)
+        });
+        Count::of(written, held)
     }
 }
 
-struct Held {
-    keys: BTreeSet<String>,
-    doubled: BTreeSet<String>,
-}
-
-/// The documents of a collection that are also in the log of events; and the events, of any
-/// collection, that are there more than once. The writer writes each key once, so each has one event.
 fn read(database: &Path, collection: &str) -> rusqlite::Result<Held> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let db = Connection::open_with_flags(database, flags)?;
     db.busy_timeout(Duration::from_secs(5))?;
-    let set = |sql: &str, parameters: &[&dyn rusqlite::ToSql]| {
-        db.prepare(sql)?
-            .query_map(parameters, |row| row.get(0))?
-            .collect::<rusqlite::Result<BTreeSet<String>>>()
-    };
-    let keys = set(
-        r#"SELECT d."Key" FROM "Documents" d JOIN "Oplog" o USING ("Collection", "Key")
-           WHERE d."Collection" = ? AND d."JsonData" IS NOT NULL"#,
-        &[&collection],
-    )?;
-    let mut doubled = set(
-        r#"SELECT "Key" FROM "Oplog" WHERE "Collection" = ? GROUP BY "Key" HAVING count(*) > 1"#,
-        &[&collection],
-    )?;
-    doubled.extend(set(
-        r#"SELECT min("Key") FROM "Oplog" WHERE "Hash" <> '' GROUP BY "Hash" HAVING count(*) > 1"#,
-        &[],
-    )?);
-    Ok(Held { keys, doubled })
+    store::held(&db, collection)
 }

@@ -118,6 +118,11 @@ impl Running {
 
     /// Kills it as `kill -9` does.
     pub fn kill(mut self) -> Ran {
+        self.kill_now()
+    }
+
+    /// The same, for whoever keeps it.
+    pub fn kill_now(&mut self) -> Ran {
         let _ = self.child.kill();
         self.wait(Duration::from_secs(10))
     }

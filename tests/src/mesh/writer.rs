@@ -1,6 +1,7 @@
 //! Writes documents all the time, through every node that answers, and remembers what was promised.
 
 use super::{TestMesh, http};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{JoinHandle, sleep};
@@ -31,14 +32,25 @@ pub struct Written {
 impl Writer {
     /// Begins to write to the collection.
     pub fn start(mesh: &TestMesh, collection: &str) -> Self {
-        let ports: Vec<(String, u16)> = mesh
-            .nodes()
-            .iter()
-            .map(|node| (node.name.clone(), node.http_port))
-            .collect();
+        let nodes = mesh.nodes().iter().map(|node| {
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, node.http_port));
+            (node.name.clone(), address)
+        });
+        Self::start_at(nodes.collect(), collection, || ())
+    }
+
+    /// The same at nodes with these names and addresses; the thread that writes first does something.
+    pub fn start_at(
+        nodes: Vec<(String, SocketAddr)>,
+        collection: &str,
+        first: impl FnOnce() + Send + 'static,
+    ) -> Self {
         let (stop, written) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
         let (asked, count, collection) = (stop.clone(), written.clone(), collection.to_owned());
-        let thread = std::thread::spawn(move || write(&ports, collection, &asked, &count));
+        let thread = std::thread::spawn(move || {
+            first();
+            write(&nodes, collection, &asked, &count)
+        });
         Self {
             stop,
             written,
@@ -69,7 +81,7 @@ impl Drop for Writer {
 }
 
 fn write(
-    ports: &[(String, u16)],
+    nodes: &[(String, SocketAddr)],
     collection: String,
     stop: &AtomicBool,
     count: &AtomicUsize,
@@ -79,14 +91,14 @@ fn write(
         ..Written::default()
     };
     for number in 0_u64.. {
-        for (node, port) in ports {
+        for (node, address) in nodes {
             if stop.load(Ordering::Relaxed) {
                 return written;
             }
             let key = format!("{node}-{number:06}");
             let path = format!("/doc/{}/{key}?flush=1", written.collection);
             let body = serde_json::json!({ "number": number, "written_at": node }).to_string();
-            match http::request(*port, "PUT", &path, &body) {
+            match http::request_at(*address, "PUT", &path, &body) {
                 Ok((200, _)) => {
                     count.fetch_add(1, Ordering::Relaxed);
                     written.acknowledged.push(key);

@@ -197,7 +197,12 @@ impl Turn<'_> {
             (RevertStep::Start | RevertStep::Check, Some(Fallback::Nothing), _) => {
                 self.reverted(to)
             }
-            (RevertStep::Start, Some(Fallback::Generation(_)), _) => self.order(Effect::Start),
+            // Rule 17: what the voters say may change where it goes.
+            (RevertStep::Start, Some(Fallback::Generation(_)), _) if self.waits_for_voters() => {}
+            (RevertStep::Start, Some(Fallback::Generation(_)), _) => {
+                self.node.restart = None;
+                self.order(Effect::Start);
+            }
             (RevertStep::Check, Some(Fallback::Generation(_)), _) => self.order(Effect::Check),
         }
     }

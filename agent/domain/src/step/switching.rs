@@ -78,7 +78,9 @@ impl Turn<'_> {
             abandoned: None,
         });
         self.node.bake = None;
-        self.node.restart = None;
+        if !self.waits_for_voters() {
+            self.node.restart = None;
+        }
         self.say("switch_began", format!("generation {to} is {release}"));
         self.enter_switch_step(first);
     }
@@ -100,7 +102,10 @@ impl Turn<'_> {
                 None => self.enter_switch_step(SwitchStep::Point),
             },
             SwitchStep::Point => self.order(Effect::Point(Some(build))),
-            SwitchStep::Start => self.order(Effect::Start),
+            SwitchStep::Start => {
+                self.node.restart = None;
+                self.order(Effect::Start);
+            }
             SwitchStep::Check => self.order(Effect::Check),
         }
     }
@@ -164,6 +169,8 @@ impl Turn<'_> {
             SwitchStep::Stop => self.enter_switch_step(SwitchStep::Snapshot),
             SwitchStep::Snapshot => self.enter_switch_step(SwitchStep::Restore),
             SwitchStep::Restore => self.enter_switch_step(SwitchStep::Point),
+            // Rule 17: the voters may yet tell of a later record; then this step is taken again.
+            SwitchStep::Point if self.waits_for_voters() => {}
             SwitchStep::Point => self.enter_switch_step(SwitchStep::Start),
             SwitchStep::Start => match switch.purpose {
                 Purpose::Rollout {
@@ -264,7 +271,7 @@ impl Turn<'_> {
         // The writers may have been stopped: starting a node that runs lets them go on. One whose
         // build is revoked may have ended, and must not start again.
         let revoked = running.is_some_and(|n| self.revocation_reason(self.release_of(n)).is_some());
-        if running.is_some() && !revoked {
+        if running.is_some() && !revoked && !self.waits_for_voters() {
             self.order(Effect::Start);
         }
     }

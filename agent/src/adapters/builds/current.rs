@@ -1,7 +1,7 @@
 //! The link to the build that runs.
 
 use super::error::BuildError;
-use super::store::{BuildStore, TREE};
+use super::store::{BUILDS, BuildStore, TREE};
 use crate::adapters::disk;
 use cbddc_domain::build::{BuildRef, Digest};
 use std::fs;
@@ -72,5 +72,5 @@ pub fn current_of(root: &Path) -> Result<Option<Digest>, BuildError> {
 
 /// Relative, so that the store can be moved or mounted elsewhere.
 fn target_of_current(digest: &Digest) -> PathBuf {
-    Path::new("builds").join(digest.to_string()).join(TREE)
+    Path::new(BUILDS).join(digest.to_string()).join(TREE)
 }

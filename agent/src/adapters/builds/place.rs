@@ -3,6 +3,7 @@
 //! `store` in the state folder always leads there: the node's unit and the gate know only that path,
 //! and the gate must find the current build also where the configuration cannot be read.
 
+use super::store::{BUILDS, INCOMING};
 use crate::adapters::disk;
 use std::fs;
 use std::io;
@@ -71,19 +72,40 @@ pub fn lead(link: &Path, wanted: Option<&Path>) -> Result<(), PlaceError> {
         other => other.map_err(made)?,
     }
     if fs::read_link(link).is_err() {
-        match fs::remove_dir(link) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            other => other.map_err(made)?,
-        }
+        clear(link).map_err(made)?;
         symlink(wanted, link).map_err(made)?;
         disk::sync_folder(link.parent().unwrap_or(Path::new("/"))).map_err(made)?;
     }
     Ok(())
 }
 
-fn holds_something(folder: &Path) -> io::Result<bool> {
-    match fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        other => Ok(other?.next().is_some()),
+/// Whether there is any build, or anything that no store has made.
+fn holds_something(store: &Path) -> io::Result<bool> {
+    let entries = match fs::read_dir(store) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        other => other?,
+    };
+    for entry in entries {
+        let name = entry?.file_name();
+        let is_empty = match name.to_str() {
+            Some(INCOMING) => true,
+            Some(BUILDS) => fs::read_dir(store.join(BUILDS))?.next().is_none(),
+            Some(_) | None => false,
+        };
+        if !is_empty {
+            return Ok(true);
+        }
     }
+    Ok(false)
+}
+
+/// Takes a store away that holds nothing.
+fn clear(store: &Path) -> io::Result<()> {
+    let gone = |result: io::Result<()>| match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    };
+    gone(fs::remove_dir_all(store.join(INCOMING)))?;
+    gone(fs::remove_dir(store.join(BUILDS)))?;
+    gone(fs::remove_dir(store))
 }

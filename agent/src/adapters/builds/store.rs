@@ -15,6 +15,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub(super) const BUNDLE: &str = "bundle.tar.zst";
 pub(super) const MANIFEST: &str = "manifest.json";
 pub(super) const TREE: &str = "tree";
+pub(super) const BUILDS: &str = "builds";
+pub(super) const INCOMING: &str = "incoming";
 
 /// The builds on this host. Clones share one store.
 #[derive(Debug, Clone)]
@@ -321,11 +323,11 @@ impl BuildStore {
     }
 
     fn builds(&self) -> PathBuf {
-        self.root().join("builds")
+        self.root().join(BUILDS)
     }
 
     fn incoming(&self) -> PathBuf {
-        self.root().join("incoming")
+        self.root().join(INCOMING)
     }
 
     pub(super) fn folder(&self, digest: &Digest) -> PathBuf {

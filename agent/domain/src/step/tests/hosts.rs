@@ -53,6 +53,90 @@ fn rule_17_what_was_decided_meanwhile_is_what_starts() {
     );
 }
 
+/// The same node after a power cut.
+fn cut(mut node: Bench) -> Bench {
+    node.boot += 1;
+    node
+}
+
+#[test]
+fn rule_17_a_host_that_went_down_on_its_way_hears_the_voters_first() {
+    for way in [
+        switching(),
+        switching().after([Done, Done, Done]),
+        reverting(),
+    ] {
+        let waits = shown(&cut(way.clone()).after([booted()]).node);
+        assert!(
+            !waits.ends_with("start") && !waits.ends_with("stop"),
+            "{waits}"
+        );
+        // What it fell back to was left by a later record.
+        let bench = cut(way.clone()).after([booted(), On(learn(record(3, 3))), On(Event::Met)]);
+        let bench = bench.after((0..6).map(|_| Done));
+        let started = shown(&bench.node);
+        assert!(started.starts_with("switching 3"), "{started}");
+        // Nobody can be asked: what it fell back to starts in the end.
+        let bench = cut(way).after([booted(), After(60_000)]);
+        let bench = bench.after((0..5).map(|_| Done));
+        assert_eq!(shown(&bench.node), "steady 1");
+    }
+}
+
+#[test]
+fn rule_17_a_probation_that_a_power_cut_ended_goes_back_only_once_the_voters_are_heard() {
+    check(
+        cut(probation()),
+        [
+            (booted(), "probation 2, asks"),
+            (On(Event::Exited { how: "gone".into() }), "probation 2"),
+            (After(5_000), "reverting 2 stop"),
+            (Done, "reverting 2 point"),
+            (Done, "reverting 2"),
+            (After(54_999), "reverting 2"),
+            (On(revocation(1)), "reverting 2"),
+            (On(learn(record(3, 3))), "reverting 2"),
+            // There is nothing left to go back to; but what was decided is there.
+            (On(Event::Met), "reverting 2 stop"),
+            (Done, "stuck stop"),
+            (Done, "switching 3 fetch"),
+        ],
+    );
+    check(
+        cut(probation()),
+        [
+            (booted(), "probation 2, asks"),
+            (After(5_000), "reverting 2 stop"),
+            (Done, "reverting 2 point"),
+            (Done, "reverting 2"),
+            (After(55_000), "reverting 2 start"),
+            (Done, "reverting 2 check"),
+            (Done, "steady 1"),
+            (After(60_000), "steady 1"),
+        ],
+    );
+}
+
+#[test]
+fn rule_17_what_is_decided_is_made_ready_and_starts_once_the_voters_are_heard() {
+    check(
+        cut(steady()),
+        [
+            (booted(), "steady 1"),
+            (On(learn(record(2, 2))), "switching 2 fetch"),
+            (Done, "switching 2 drain"),
+            (Done, "switching 2 stop"),
+            (Done, "switching 2 snapshot"),
+            (Done, "switching 2 point"),
+            (Done, "switching 2"),
+            (On(learn(record(3, 1))), "switching 2"),
+            (On(Event::Met), "reverting 2 stop"),
+            (Done, "reverting 2 point"),
+            (Done, "reverting 2 start"),
+        ],
+    );
+}
+
 fn adopt(version: u64) -> Event {
     Event::Adopt {
         release: Box::new(release(version)),
