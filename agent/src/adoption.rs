@@ -412,6 +412,9 @@ fn quoted(word: &str) -> Option<String> {
     Some(text)
 }
 
+/// The agent's own unit.
+pub const OWN_UNIT: &str = "cbagent.service";
+
 /// What of a build is started.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {

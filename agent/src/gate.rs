@@ -109,13 +109,26 @@ pub trait Lookout {
     fn pause(&mut self, time: Duration);
     /// The time that has passed since the gate began.
     fn passed(&self) -> Duration;
+    /// Whether a gate of this boot has waited in vain before.
+    fn has_waited(&self) -> bool;
+    /// Remembers that for this boot.
+    fn note_waited(&mut self);
 }
 
-/// Looks until there is a verdict other than to wait, for at most `budget`.
+/// Looks until there is a verdict other than to wait, for at most `budget`, which only the first gate of
+/// a boot has: a node that systemd starts again and again must not wait again and again.
 pub fn wait_for_verdict(lookout: &mut impl Lookout, budget: Duration) -> Verdict {
+    let budget = match lookout.has_waited() {
+        true => Duration::ZERO,
+        false => budget,
+    };
     for number in 0_u32.. {
         let sight = lookout.look(number % LOOKS_PER_CALL == 0);
-        let verdict = decide(&sight, lookout.passed() >= budget);
+        let over = lookout.passed() >= budget;
+        let verdict = decide(&sight, over);
+        if over && decide(&sight, false) == Verdict::Wait {
+            lookout.note_waited();
+        }
         if verdict != Verdict::Wait {
             return verdict;
         }
@@ -127,6 +140,11 @@ pub fn wait_for_verdict(lookout: &mut impl Lookout, budget: Duration) -> Verdict
 /// The permit of an agent in this run folder.
 pub fn permit_file(run_dir: &Path) -> PathBuf {
     run_dir.join("permit")
+}
+
+/// The boot in which a gate has waited in vain, in this run folder.
+pub fn waited_file(run_dir: &Path) -> PathBuf {
+    run_dir.join("gate-waited")
 }
 
 /// The list of builds that must not start, one digest per line, in this state folder.

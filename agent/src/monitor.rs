@@ -151,7 +151,11 @@ impl Watched {
             Ok(UnitState::Stopped { last_exit }) => {
                 (None, Some(last_exit.unwrap_or_else(|| "it is gone".into())))
             }
-            Err(error) => (None, Some(error.to_string())),
+            // Not known is not ended: the service manager may be away for a moment.
+            Err(error) => {
+                tracing::warn!(%error, "cannot tell whether the node runs");
+                (None, None)
+            }
         }
     }
 

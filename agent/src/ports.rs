@@ -3,6 +3,7 @@
 
 use crate::adoption::UnitFacts;
 use async_trait::async_trait;
+use cbddc_domain::build::BuildRef;
 use cbddc_domain::generation::GenerationNumber;
 use cbddc_domain::health::Measurement;
 use cbddc_domain::id::NodeName;
@@ -77,6 +78,8 @@ pub trait World: Send + Sync {
     fn now(&self) -> Now;
     /// Performs an effect; returns what there is to say about it.
     async fn perform(&self, effect: &Effect) -> Result<Option<String>, EffectError>;
+    /// Refuses a build, which must be here, that this host could not start.
+    async fn check_startable(&self, build: &BuildRef) -> Result<(), EffectError>;
     /// The node's process.
     async fn unit(&self) -> Result<UnitState, EffectError>;
     /// Runs the local checks.

@@ -53,6 +53,10 @@ impl World for Bench {
         Ok(None)
     }
 
+    async fn check_startable(&self, _: &BuildRef) -> Result<(), EffectError> {
+        Ok(())
+    }
+
     async fn unit(&self) -> Result<UnitState, EffectError> {
         Ok(UnitState::Stopped { last_exit: None })
     }

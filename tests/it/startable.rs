@@ -3,6 +3,7 @@
 use cbagent::adapters::builds::{PlaceError, lead};
 use cbagent::adapters::startable::{Selinux, why_not_mounted_for_it, why_not_startable};
 use cbagent::adoption::{Entry, entry};
+use cbddc_tests::SmallDisk;
 use rustix::fs::{XattrFlags, setxattr};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -134,8 +135,10 @@ fn a_label_that_selinux_would_not_start_is_told() {
 fn a_file_system_without_programs_is_told() {
     let ground = tempfile::tempdir().expect("a temporary folder");
     assert_eq!(why_not_mounted_for_it(ground.path()).expect("a look"), None);
-    // Kernel file systems are mounted so everywhere.
-    let why = why_not_mounted_for_it(Path::new("/proc")).expect("a look");
+    let Some(disk) = SmallDisk::without_programs() else {
+        return;
+    };
+    let why = why_not_mounted_for_it(disk.path()).expect("a look");
     assert!(why.is_some_and(|why| why.contains("noexec")));
 }
 
@@ -151,8 +154,10 @@ fn a_store_leads_to_its_place_and_never_leaves_builds_behind() {
     lead(&link, None).expect("a folder of its own, later");
     assert!(!link.exists());
 
-    // Twice is the same as once; an empty folder is no store yet.
-    fs::create_dir(&link).expect("a new folder");
+    // Twice is the same as once; what holds no build is no store yet.
+    for folder in ["builds", "incoming/begun"] {
+        fs::create_dir_all(link.join(folder)).expect("a new folder");
+    }
     for _ in 0..2 {
         lead(&link, Some(&at("releases"))).expect("a place of its own");
         assert_eq!(fs::read_link(&link).expect("a link"), at("releases"));
@@ -173,10 +178,10 @@ fn a_store_leads_to_its_place_and_never_leaves_builds_behind() {
     assert!(!at("other").exists());
 
     fs::remove_file(&link).expect("a link can be removed");
-    fs::create_dir_all(link.join("builds")).expect("a new folder");
+    fs::create_dir_all(link.join("builds/one")).expect("a new folder");
     let text = shown(lead(&link, Some(&at("releases"))));
     assert!(text.contains("but are in"), "{text}");
-    assert!(link.join("builds").is_dir());
+    assert!(link.join("builds/one").is_dir());
 
     // What is above must be there: a disk that is not mounted is not a folder to fill.
     let text = shown(lead(&at("new"), Some(&at("no/such"))));

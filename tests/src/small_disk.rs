@@ -13,11 +13,22 @@ impl SmallDisk {
     /// # Panics
     /// If all tests are required and the disk cannot be mounted.
     pub fn mount(bytes: u64) -> Option<Self> {
+        Self::mounted(&format!("size={bytes},mode=0755"))
+    }
+
+    /// The same, from which no program may be started.
+    ///
+    /// # Panics
+    /// As [`SmallDisk::mount`].
+    pub fn without_programs() -> Option<Self> {
+        Self::mounted("size=64k,mode=0755,noexec")
+    }
+
+    fn mounted(options: &str) -> Option<Self> {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let options = format!("size={bytes},mode=0755");
         if run(
             "mount",
-            &["-t", "tmpfs", "-o", &options, "cbddc-test"],
+            &["-t", "tmpfs", "-o", options, "cbddc-test"],
             folder.path(),
         ) {
             return Some(Self(folder));
@@ -28,7 +39,7 @@ impl SmallDisk {
             !required,
             "all tests are required, but a tmpfs cannot be mounted (root is needed)"
         );
-        eprintln!("LEFT OUT: the full-disk test needs root to mount a small tmpfs");
+        eprintln!("LEFT OUT: a test that needs root to mount a small tmpfs");
         None
     }
 

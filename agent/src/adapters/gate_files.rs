@@ -5,6 +5,7 @@ use crate::adapters::clock::{begin_boot, boot_of, since_boot_ms};
 use crate::adapters::disk;
 use crate::gate::{
     Current, Lookout, Permit, Sight, permit_file, revoked_file, socket_file, store_folder,
+    waited_file,
 };
 use crate::ports::{EffectError, JournalLine, Store};
 use async_trait::async_trait;
@@ -181,6 +182,19 @@ impl Lookout for FileLookout {
 
     fn passed(&self) -> Duration {
         Duration::from_millis(since_boot_ms().saturating_sub(self.began_ms))
+    }
+
+    fn has_waited(&self) -> bool {
+        let boot = boot_of(&self.run_dir).ok().flatten();
+        let waited = read(&waited_file(&self.run_dir));
+        waited.is_some_and(|waited| boot.is_some_and(|boot| boot.0 == waited))
+    }
+
+    fn note_waited(&mut self) {
+        if let Ok(Some(boot)) = boot_of(&self.run_dir) {
+            // Where it cannot be remembered, the next gate waits, too.
+            drop(fs::write(waited_file(&self.run_dir), boot.0));
+        }
     }
 }
 

@@ -88,6 +88,25 @@ impl World for HostWorld {
         }
     }
 
+    async fn check_startable(&self, build: &BuildRef) -> Result<(), EffectError> {
+        let link = self.builds.current_link();
+        let commands = self.supervisor.commands().await?;
+        // A unit that runs something else is refused elsewhere.
+        let entries = commands.iter().find_map(|command| entry(command, &link));
+        let Some(entry) = entries else { return Ok(()) };
+        let (tree, build) = (self.builds.tree(build), build.clone());
+        blocking(move || {
+            let why = why_not_startable(&tree, &entry, &Selinux::default());
+            match why.map_err(|error| failed(&error))? {
+                Some(why) => Err(EffectError(format!(
+                    "{build} cannot be started here: {why}"
+                ))),
+                None => Ok(()),
+            }
+        })
+        .await
+    }
+
     async fn unit(&self) -> Result<UnitState, EffectError> {
         self.supervisor.state().await
     }
@@ -131,34 +150,14 @@ impl HostWorld {
             }
         });
         if here.await? {
-            self.refuse_unstartable(build).await?;
+            self.check_startable(build).await?;
             self.remember_verified(Some(build.clone()));
             return Ok(None);
         }
         let peer = self.peers.fetch_build(build, &self.builds).await?;
-        self.refuse_unstartable(build).await?;
+        self.check_startable(build).await?;
         self.remember_verified(Some(build.clone()));
         Ok(Some(format!("{build} came from {peer}")))
-    }
-
-    /// Refuses a build that this host could not start.
-    async fn refuse_unstartable(&self, build: &BuildRef) -> Result<(), EffectError> {
-        let link = self.builds.current_link();
-        let commands = self.supervisor.commands().await?;
-        // A unit that runs something else is refused elsewhere.
-        let entries = commands.iter().find_map(|command| entry(command, &link));
-        let Some(entry) = entries else { return Ok(()) };
-        let (tree, build) = (self.builds.tree(build), build.clone());
-        blocking(move || {
-            let why = why_not_startable(&tree, &entry, &Selinux::default());
-            match why.map_err(|error| failed(&error))? {
-                Some(why) => Err(EffectError(format!(
-                    "{build} cannot be started here: {why}"
-                ))),
-                None => Ok(()),
-            }
-        })
-        .await
     }
 
     /// Remembers another build, or none, and tells which one it was before.

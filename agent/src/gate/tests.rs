@@ -133,6 +133,7 @@ struct Played {
     dies_at: Option<Duration>,
     alive: bool,
     calls: u32,
+    waited: bool,
 }
 
 impl Lookout for Played {
@@ -158,6 +159,14 @@ impl Lookout for Played {
 
     fn passed(&self) -> Duration {
         self.time
+    }
+
+    fn has_waited(&self) -> bool {
+        self.waited
+    }
+
+    fn note_waited(&mut self) {
+        self.waited = true;
     }
 }
 
@@ -188,6 +197,7 @@ fn it_waits_for_a_permit_but_not_for_ever_nor_for_the_dead() {
             dies_at,
             alive: true,
             calls: 0,
+            waited: false,
         };
         assert_eq!(wait_for_verdict(&mut played, budget), said);
         let ms = played.time.as_millis();
@@ -197,5 +207,13 @@ fn it_waits_for_a_permit_but_not_for_ever_nor_for_the_dead() {
             "the agent was called {} times",
             played.calls
         );
+        // The next start of this boot does not wait for the same silent agent again.
+        let in_vain = permit_at.is_none() && dies_at.is_none();
+        assert_eq!(played.waited, in_vain, "{said:?}");
+        if in_vain {
+            played.time = Duration::ZERO;
+            assert_eq!(wait_for_verdict(&mut played, budget), said);
+            assert_eq!(played.time, Duration::ZERO);
+        }
     }
 }

@@ -8,7 +8,7 @@ use crate::adapters::adoption::{
 use crate::adapters::builds::{BuildError, BuildStore};
 use crate::adapters::clock::own_pid;
 use crate::adapters::startable::why_not_mounted_for_it;
-use crate::adoption::{Plan, UnitFacts, drop_in_of, follows, own_drop_in, plan};
+use crate::adoption::{OWN_UNIT, Plan, UnitFacts, drop_in_of, follows, own_drop_in, plan};
 use crate::error_chain;
 use crate::gate::condition::line;
 use crate::ports::{EffectError, Units};
@@ -102,7 +102,7 @@ impl Services {
         let begins_anew = own.is_some();
         on_disk(move || {
             if let Some(own) = own {
-                write_drop_in(&drop_in_of("cbagent.service"), &own)?;
+                write_drop_in(&drop_in_of(OWN_UNIT), &own)?;
             }
             write_drop_in(&path, &text)
         })
@@ -157,6 +157,7 @@ impl Services {
             command: Vec::new(),
             running: running.map(|generation| (&generation.release).into()),
             node_pid: facts.main_pid,
+            agent_restarts: 0,
         };
         if request.dry_run {
             return Ok(answer);
@@ -167,11 +168,21 @@ impl Services {
         }
         let event = Event::Unadopt { by: by.to_owned() };
         self.engine.tell(event, by).await.map_err(engine_error)?;
-        on_disk(move || remove_drop_in(&drop_in)).await?;
+        let own = drop_in_of(OWN_UNIT);
+        let begins_anew = own.exists();
+        on_disk(move || {
+            remove_drop_in(&own)?;
+            remove_drop_in(&drop_in)
+        })
+        .await?;
         units.reload().await.map_err(host_error)?;
         let after = units.facts().await.map_err(host_error)?;
         answer.command = after.commands.into_iter().next().unwrap_or_default();
         answer.node_pid = after.main_pid;
+        if begins_anew {
+            answer.agent_restarts = own_pid();
+            self.begin_anew();
+        }
         Ok(answer)
     }
 

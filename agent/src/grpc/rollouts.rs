@@ -2,6 +2,7 @@
 
 use super::builds::build_error;
 use super::{Services, engine_error, malformed, person, refuse};
+use crate::adapters::disk::free_bytes;
 use cbddc_domain::node::{Event, Prepare};
 use cbddc_domain::register::Record;
 use cbddc_domain::release::Release;
@@ -181,22 +182,30 @@ impl RolloutService for Services {
 }
 
 impl Services {
-    /// The build is here and intact, and there is room for the snapshot.
+    /// The build is here, intact, and could be started, and there is room for the snapshot.
     async fn check_ready(&self, release: &Release) -> Result<(), Status> {
         let (builds, build) = (self.builds.clone(), release.build.clone());
-        let verified = tokio::task::spawn_blocking(move || builds.verify(&build)).await;
+        let verified = tokio::task::spawn_blocking(move || {
+            builds.check_writable()?;
+            builds.verify(&build)
+        });
+        let verified = verified.await;
         verified
             .map_err(|_| Status::internal("a fault in the agent; see its log"))?
             .map_err(|error| build_error(&error))?;
+        let startable = self.world.check_startable(&release.build).await;
+        startable.map_err(|error| {
+            refuse(Code::FailedPrecondition, "not_startable", error.to_string())
+        })?;
         let size = |path: &std::path::PathBuf| {
             std::fs::metadata(path).map_or(0, |metadata| metadata.len())
         };
         // The snapshot, and as much again for the node to go on.
         let needed = 2 * self.databases.iter().map(size).sum::<u64>();
-        let free = self
-            .builds
-            .free_bytes()
-            .map_err(|error| build_error(&error))?;
+        let free = free_bytes(&self.state_dir).map_err(|error| {
+            let text = format!("cannot tell how much room the disk has: {error}");
+            refuse(Code::Internal, "disk", text)
+        })?;
         if free < needed {
             let (free, needed) = (show_size_bytes(free), show_size_bytes(needed));
             let text = format!(

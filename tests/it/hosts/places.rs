@@ -58,7 +58,12 @@ fn builds_may_lie_elsewhere_and_what_cannot_start_there_is_refused_before_the_sw
     hosts.say(1, &line);
     hosts.make_build("1.3", "");
     refused("1.3", "noexec");
-    hosts.say(1, &format!("umount {RELEASES}"));
+    // The agent's sandbox was made of what was mounted when it started.
+    hosts.say(
+        1,
+        &format!("umount {RELEASES} && systemctl restart cbagent"),
+    );
+    hosts.wait_for_agent(1, PATIENCE);
     hosts.cbctl(&hosts.rollout("1.3")).expect(0);
 
     // A reboot finds it again.

@@ -13,7 +13,7 @@ fn pid(hosts: &Hosts, host: u8) -> String {
 
 /// Everything of the unit's setting up that could be changed.
 fn unit(hosts: &Hosts, host: u8) -> String {
-    let line = "find /etc/systemd -path '*cbddc*' -exec stat -c '%n %a %u %g %s' {} + | sort; \
+    let line = "find /etc/systemd -exec stat -c '%n %a %u %g %s' {} + | sort; \
                 systemctl cat cbddc; systemctl show -p ExecStart --value cbddc | cut -d';' -f1-2";
     hosts.say(host, line)
 }

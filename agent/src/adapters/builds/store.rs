@@ -192,6 +192,14 @@ impl BuildStore {
         self.folder(&build.digest).join(TREE)
     }
 
+    /// Whether the store can be written to at all, as a switch must.
+    ///
+    /// # Errors
+    /// [`BuildError::Io`] if not.
+    pub fn check_writable(&self) -> Result<(), BuildError> {
+        self.begin_work().map(drop)
+    }
+
     /// The bytes that may still be written to the store's file system.
     ///
     /// # Errors

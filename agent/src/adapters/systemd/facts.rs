@@ -2,14 +2,11 @@
 
 use super::error::SystemdError;
 use super::{SystemdSupervisor, words_of};
-use crate::adoption::{UnitFacts, follows};
+use crate::adoption::{OWN_UNIT, UnitFacts, follows};
 use crate::ports::{EffectError, Units};
 use async_trait::async_trait;
 use std::collections::HashMap;
 use zbus::zvariant::{Array, OwnedObjectPath, OwnedValue, Str, Structure, Value};
-
-/// The agent's own unit.
-const OWN_UNIT: &str = "cbagent.service";
 
 /// A unit as `ListUnitsByPatterns` shows it: name, description, load, active and sub state, whom it
 /// follows, its object, and its job's number, type and object.

@@ -118,7 +118,9 @@ pub(super) async fn adopt(
     }
     session.set_standing("what was begun is finished when the command is run again");
     let done = fan_out(session, &targets, ask(false)).await;
-    wait_for_agents(session, &done).await;
+    let before = done.iter();
+    let before = before.filter_map(|(node, outcome)| Some((node, outcome.ok()?.agent_restarts)));
+    wait_for_agents(session, before).await;
     let answer = AnswerJson {
         nodes: render::rows(done, |given| Ok(adopted(given))),
         dry_run: false,
@@ -142,12 +144,9 @@ pub(super) async fn adopt(
 }
 
 /// Waits for agents that start anew, so that whoever types the next command finds them.
-async fn wait_for_agents(session: &Session, done: &BTreeMap<NodeName, Outcome<v1::AdoptResponse>>) {
+async fn wait_for_agents(session: &Session, agents: impl Iterator<Item = (&NodeName, u32)>) {
     let until = Instant::now() + RESTART_LIMIT;
-    for (node, outcome) in done {
-        let Some(before) = outcome.ok().map(|answer| answer.agent_restarts) else {
-            continue;
-        };
+    for (node, before) in agents {
         while before != 0 && Instant::now() < until {
             let seen = session.call(node, session.timeout(), |channel| async {
                 let mut client = client::node(channel);
@@ -236,6 +235,9 @@ pub(super) async fn unadopt(
             Ok(client::node(channel).unadopt(request).await?.into_inner())
         })
         .await;
+    let before = outcomes.iter();
+    let before = before.filter_map(|(node, outcome)| Some((node, outcome.ok()?.agent_restarts)));
+    wait_for_agents(session, before).await;
     let convert = |given: v1::UnadoptResponse| {
         let running = given.running.map(Release::try_from).transpose()?;
         Ok(UnadoptedJson {
