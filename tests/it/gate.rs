@@ -149,6 +149,26 @@ fn the_gate_waits_for_the_permit_of_a_living_agent() {
 }
 
 #[test]
+fn only_the_first_gate_of_a_boot_waits() {
+    let folders = Folders::new(Digest::of(b"a"));
+    let agent = UnixListener::bind(socket_file(&folders.run())).expect("a socket");
+    let silent = "did not give its permit in time";
+    is_start(&answer(folders.ask("100ms")), silent);
+    // Within the patience of `answer`, which is shorter than this.
+    is_start(&answer(folders.ask("1min")), silent);
+    // It was another boot that it waited in.
+    fs::write(folders.run().join("gate-waited"), "another").expect("written");
+    let mut gate = folders.ask("1min");
+    // Each of the three asks whether the agent lives, before it waits.
+    for _ in 0..3 {
+        drop(agent.accept().expect("the gate calls"));
+    }
+    assert!(gate.try_wait().expect("own child").is_none(), "it waits");
+    write_permit(&folders.run(), Some(Digest::of(b"a"))).expect("written");
+    assert_eq!(answer(gate), (0, String::new()));
+}
+
+#[test]
 fn a_node_that_the_agent_holds_stopped_does_not_start() {
     let folders = Folders::new(Digest::of(b"a"));
     let agent = UnixListener::bind(socket_file(&folders.run())).expect("a socket");
