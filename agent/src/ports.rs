@@ -53,7 +53,7 @@ pub trait Supervisor: Send + Sync {
     async fn start(&self) -> Result<u32, EffectError>;
     /// Asks the node to end, kills it after `limit`, and returns once nothing of it runs.
     async fn stop(&self, limit: Duration) -> Result<Stop, EffectError>;
-    /// The commands that start the node, each as its words.
+    /// The commands that start the node, each as its words; an error where nothing would start it.
     async fn commands(&self) -> Result<Vec<Vec<String>>, EffectError>;
     /// What runs now.
     async fn state(&self) -> Result<UnitState, EffectError>;

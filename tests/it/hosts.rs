@@ -8,4 +8,5 @@ mod places;
 mod power;
 mod random_cuts;
 mod story;
+mod supervisor;
 mod unit;

@@ -1,6 +1,7 @@
 //! What a unit is made of, for the one who takes it over.
 
 use super::error::SystemdError;
+use super::status::Status;
 use super::{SystemdSupervisor, words_of};
 use crate::adoption::{OWN_UNIT, UnitFacts, follows};
 use crate::ports::{EffectError, Units};
@@ -49,10 +50,19 @@ impl SystemdSupervisor {
         })
     }
 
+    /// The commands of a unit that is the agent's to start, and that can be.
     pub(super) async fn read_commands(&self) -> Result<Vec<Vec<String>>, SystemdError> {
         let path = self.bus.unit(&self.settings.unit).await?;
-        let service = "org.freedesktop.systemd1.Service";
-        Ok(commands(&self.bus.properties(&path, service).await?))
+        let unit = self.bus.properties(&path, "org.freedesktop.systemd1.Unit");
+        let service = self
+            .bus
+            .properties(&path, "org.freedesktop.systemd1.Service");
+        let (unit, service) = tokio::try_join!(unit, service)?;
+        if let Some(unfit) = Status::read(&unit, &service).unfit(&self.settings.unit) {
+            return Err(unfit);
+        }
+        self.refuse_strange(&service)?;
+        Ok(commands(&service))
     }
 
     /// Further loaded instances of the unit's template.

@@ -1,0 +1,79 @@
+//! A unit that does not do as it is told, and a bus that is away: over real D-Bus.
+
+use super::story::{adopt, ready};
+use cbddc_tests::ground::PATIENCE;
+use cbddc_tests::hosts::Hosts;
+use cbddc_tests::mesh::wait_for;
+use std::time::Duration;
+
+fn pid(hosts: &Hosts) -> String {
+    // Not over the bus.
+    let ran = hosts.enter(1, &["systemctl", "show", "-P", "MainPID", "cbddc"]);
+    ran.expect(0).stdout.trim().to_owned()
+}
+
+fn roll_out(hosts: &Hosts, version: &str) {
+    hosts.cbctl(&hosts.rollout(version)).expect(0);
+    hosts.wait_until_all_run(version, PATIENCE);
+}
+
+/// It is refused, in these words, and the node goes on.
+fn refused(hosts: &Hosts, version: &str, words: &str) {
+    let before = pid(hosts);
+    let ran = hosts.cbctl(&hosts.rollout(version)).expect(2);
+    assert!(ran.stderr.contains(words), "{ran}");
+    assert_eq!(pid(hosts), before);
+    hosts.wait_for_node(1, PATIENCE);
+}
+
+#[test]
+fn a_unit_that_hangs_is_masked_or_reloaded_and_a_bus_that_goes_away() {
+    let Some(hosts) = ready(1) else { return };
+    // From where packages put units: only such a unit can be masked.
+    let line =
+        "mv /etc/systemd/system/cbddc.service /usr/lib/systemd/system/ && systemctl daemon-reload";
+    hosts.say(1, line);
+    adopt(&hosts);
+
+    hosts.make_build("1.1", "hang-on-stop");
+    roll_out(&hosts, "1.1");
+    hosts.make_build("1.2", "");
+    roll_out(&hosts, "1.2");
+    let journal = hosts.cbctl(&["journal", "list"]).expect(0);
+    assert!(journal.stdout.contains("and was killed"), "{journal}");
+
+    hosts.make_build("1.3", "");
+    let client = hosts.cbctl_spawn(&hosts.rollout("1.3"));
+    let mut reloads = 0;
+    wait_for("the rollout ends", PATIENCE, || {
+        hosts.enter(1, &["systemctl", "daemon-reload"]).expect(0);
+        reloads += 1;
+        let status = hosts.status(1);
+        let result = &status["result"];
+        let ended = result["release"]["build"] == "cbddc@1.3" && result["phase"] == "steady";
+        ended.then_some(())
+    });
+    client.wait(PATIENCE).expect(0);
+    assert!(reloads > 3, "only {reloads}");
+
+    hosts.say(1, "systemctl mask cbddc");
+    hosts.make_build("1.4", "");
+    refused(&hosts, "1.4", "is masked");
+    hosts.say(1, "systemctl unmask cbddc");
+    roll_out(&hosts, "1.4");
+
+    let line = "systemctl stop dbus.socket dbus.service; systemctl kill --signal=KILL dbus; \
+                rm -f /run/dbus/system_bus_socket";
+    hosts.enter(1, &["/bin/sh", "-c", line]);
+    hosts.make_build("1.5", "");
+    refused(&hosts, "1.5", "system bus");
+    assert_eq!(hosts.status(1)["outcome"], "ok", "the agent answers");
+    hosts
+        .enter(1, &["systemctl", "start", "dbus.socket"])
+        .expect(0);
+    let busctl = ["busctl", "--timeout=2", "status"];
+    wait_for("the bus is back", Duration::from_secs(20), || {
+        (hosts.enter(1, &busctl).code == 0).then_some(())
+    });
+    roll_out(&hosts, "1.5");
+}
