@@ -43,7 +43,7 @@ fn a_unit_that_hangs_is_masked_or_reloaded_and_a_bus_that_goes_away() {
     assert!(journal.stdout.contains("and was killed"), "{journal}");
 
     hosts.make_build("1.3", "");
-    let client = hosts.cbctl_spawn(&hosts.rollout("1.3"));
+    let mut client = hosts.cbctl_spawn(&hosts.rollout("1.3"));
     let mut reloads = 0;
     wait_for("the rollout ends", PATIENCE, || {
         hosts.enter(1, &["systemctl", "daemon-reload"]).expect(0);
