@@ -346,7 +346,6 @@ fn protocol_settings(config: &Config) -> NodeProtocolSettings {
     }
 }
 
-/// The unit or the process that is the node.
 /// Who starts the node, and where it is a unit, how that is read.
 async fn supervisor(
     config: &Config,

@@ -27,12 +27,7 @@ type Listed = (
 impl SystemdSupervisor {
     async fn read_facts(&self) -> Result<UnitFacts, SystemdError> {
         let name = self.settings.unit.clone();
-        let path = self.bus.unit(&name).await?;
-        let unit = self.bus.properties(&path, "org.freedesktop.systemd1.Unit");
-        let service = self
-            .bus
-            .properties(&path, "org.freedesktop.systemd1.Service");
-        let (unit, service) = tokio::try_join!(unit, service)?;
+        let (_, unit, service) = self.properties().await?;
         let siblings = self.siblings(&name).await?;
         let root = ["RootDirectory", "RootImage"].map(|key| text(&service, key));
         Ok(UnitFacts {
@@ -52,12 +47,7 @@ impl SystemdSupervisor {
 
     /// The commands of a unit that is the agent's to start, and that can be.
     pub(super) async fn read_commands(&self) -> Result<Vec<Vec<String>>, SystemdError> {
-        let path = self.bus.unit(&self.settings.unit).await?;
-        let unit = self.bus.properties(&path, "org.freedesktop.systemd1.Unit");
-        let service = self
-            .bus
-            .properties(&path, "org.freedesktop.systemd1.Service");
-        let (unit, service) = tokio::try_join!(unit, service)?;
+        let (_, unit, service) = self.properties().await?;
         if let Some(unfit) = Status::read(&unit, &service).unfit(&self.settings.unit) {
             return Err(unfit);
         }

@@ -21,10 +21,11 @@ use async_trait::async_trait;
 use bus::{Bus, JobEnd};
 use rustix::process::Signal;
 use status::Status;
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
-use zbus::zvariant::OwnedObjectPath;
+use zbus::zvariant::{OwnedObjectPath, OwnedValue};
 
 /// The longest that a unit may take to start, whatever it says of itself.
 const START_MAX: Duration = Duration::from_secs(600);
@@ -47,6 +48,9 @@ pub struct SystemdSettings {
     /// Tells which build is to start.
     pub builds: BuildStore,
 }
+
+/// Properties of one interface of an object.
+type Properties = HashMap<String, OwnedValue>;
 
 /// The node as a unit. See the module's doc.
 #[derive(Debug)]
@@ -71,13 +75,19 @@ impl SystemdSupervisor {
     }
 
     async fn status(&self) -> Result<(OwnedObjectPath, Status), SystemdError> {
+        let (path, unit, service) = self.properties().await?;
+        Ok((path, Status::read(&unit, &service)))
+    }
+
+    /// The unit's object, and its properties as a unit and as a service.
+    async fn properties(&self) -> Result<(OwnedObjectPath, Properties, Properties), SystemdError> {
         let path = self.bus.unit(&self.settings.unit).await?;
         let unit = self.bus.properties(&path, "org.freedesktop.systemd1.Unit");
         let service = self
             .bus
             .properties(&path, "org.freedesktop.systemd1.Service");
         let (unit, service) = tokio::try_join!(unit, service)?;
-        Ok((path, Status::read(&unit, &service)))
+        Ok((path, unit, service))
     }
 
     /// The same, for a unit that is the agent's to stop and start.
