@@ -3,12 +3,22 @@
 use prost::Message as _;
 use std::path::PathBuf;
 
-const SERVICES: [&str; 9] = [
-    "build", "health", "journal", "mesh", "node", "release", "rollout", "snapshot", "types",
+const FILES: [&str; 11] = [
+    "build",
+    "health",
+    "journal",
+    "mesh",
+    "node",
+    "release",
+    "replication",
+    "rollout",
+    "roster",
+    "snapshot",
+    "types",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = SERVICES.map(|name| format!("cbddc/agent/v1/{name}.proto"));
+    let files = FILES.map(|name| format!("cbddc/agent/v1/{name}.proto"));
     let descriptors = protox::compile(&files, ["."])?;
     let out: PathBuf = std::env::var_os("OUT_DIR")
         .ok_or("cargo sets OUT_DIR")?

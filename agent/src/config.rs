@@ -7,13 +7,21 @@
 //! Relative paths are relative to the file. Every key is explained in
 //! `packaging/config/cbagent.toml`.
 
+mod checks;
+mod clusters;
 mod reader;
 mod sections;
+mod triggers;
 
-pub use sections::{Cbddc, ChannelMode, Health, Limits, Peers, Service, TlsFiles};
+pub use checks::{CheckConfig, HttpsTrust, ProbeConfig};
+pub use clusters::{ChannelMode, Cluster};
+pub use sections::{Health, Limits, Peers, Service, TlsFiles};
+pub use triggers::Triggers;
 
+use cbddc_domain::access::LocalRoles;
 use cbddc_domain::id::NodeName;
 use cbddc_domain::mesh::MeshFile;
+use cbddc_domain::replication::Topology;
 use reader::{Reader, is_host_and_port};
 use std::fmt;
 use std::fs;
@@ -50,14 +58,22 @@ pub struct Config {
     pub tls: TlsFiles,
     /// The CBDDC node.
     pub service: Service,
-    /// How to speak to it as a peer. Unset: the wire checks are off.
-    pub cbddc: Option<Cbddc>,
+    /// How its nodes get each other's events. Default: mesh.
+    pub topology: Topology,
+    /// The clusters it serves, and how to speak to each as a peer. Empty: the wire checks are off.
+    pub clusters: Vec<Cluster>,
     /// The local checks.
     pub health: Health,
+    /// Every check, those of `[health]` and those of `[[check]]`.
+    pub checks: Vec<CheckConfig>,
     /// Bounds on what is stored.
     pub limits: Limits,
     /// How to speak to other agents.
     pub peers: Peers,
+    /// Which users of this host may use the agent's socket. Default: root alone.
+    pub local: LocalRoles,
+    /// What is done about triggers.
+    pub triggers: Triggers,
 }
 
 /// A text that nobody is to see: neither `Debug` nor a log shows it.
@@ -167,21 +183,59 @@ impl Config {
         let mesh_path = root.required_path("mesh_file");
         let tls = root.section("tls");
         let service = root.section("service");
+        let topology = root.string("topology");
         let cbddc = root.section("cbddc");
+        let cluster_tables = root.sections("cluster");
         let health = root.section("health").unwrap_or_default();
+        let tables = root.sections("check");
         let limits = root.section("limits").unwrap_or_default();
         let peers = root.section("peers").unwrap_or_default();
+        let local = root.section("local").unwrap_or_default();
+        let remediation = root.section("remediation").unwrap_or_default();
+        let triggers = root.section("triggers").unwrap_or_default();
+        let quarantine = root.section("quarantine").unwrap_or_default();
+        let haproxy = root.section("haproxy").unwrap_or_default();
+        let topology = topology.map(|word| (Topology::from_word(&word), word));
+        if let Some((None, word)) = &topology {
+            root.fault("topology", &format!("`{word}` is neither mesh nor hosted"));
+        }
         root.finish();
 
-        let tls = sections::tls(tls, base, faults);
-        let service = sections::service(service, base, faults);
-        let cbddc = match (cbddc, &node) {
-            (Some(table), node) => Some(sections::cbddc(table, node.as_ref(), base, faults)),
-            (None, _) => None,
+        let topology = topology.and_then(|(topology, _)| topology);
+        let given = clusters::Given {
+            node: node.as_ref(),
+            topology: topology.unwrap_or_default(),
+            base,
         };
+        let clusters = clusters::clusters(cbddc, cluster_tables, &given, faults);
+        let tls = sections::tls(tls, base, faults);
+        let mut service = sections::service(service, base, faults);
+        if let (Some(service), Some(clusters)) = (&mut service, &clusters) {
+            // A snapshot holds all that the node writes: whoever names a database means it, too.
+            for path in clusters.iter().filter_map(|one| one.database.clone()) {
+                if !service.databases.contains(&path) {
+                    service.databases.push(path);
+                }
+            }
+        }
         let health = sections::health(health, base, faults);
+        let checks = match (&health, &service, &state_dir, &clusters) {
+            (Some(health), Some(service), Some(state_dir), Some(clusters)) => {
+                let given = checks::Given {
+                    health,
+                    service,
+                    state_dir,
+                    clusters,
+                };
+                checks::checks(tables, &given, base, faults)
+            }
+            _ => Vec::new(),
+        };
         let limits = sections::limits(limits, base, faults);
         let peers = sections::peers(peers, base, faults);
+        let local = sections::local(local, base, faults);
+        let more = (quarantine, haproxy);
+        let triggers = triggers::triggers(remediation, triggers, more, base, faults);
         let mesh = mesh_path.and_then(|path| mesh(&path, node.as_ref(), faults));
         if let Some(address) = listen
             .as_deref()
@@ -189,6 +243,7 @@ impl Config {
         {
             faults.push(format!("listen: `{address}` is not HOST:PORT"));
         }
+        let triggers = mesh.as_ref().map(|mesh| triggers.of(mesh.environment));
         let (node, mesh, service, state_dir) = (node?, mesh?, service?, state_dir?);
         let run_dir = run_dir.unwrap_or_else(|| default_run_dir(&service, &state_dir));
         let listen = listen.or_else(|| mesh.addresses().remove(&node))?;
@@ -202,13 +257,14 @@ impl Config {
             mesh,
             tls: tls?,
             service,
-            cbddc: match cbddc {
-                Some(section) => Some(section?),
-                None => None,
-            },
+            topology: topology.unwrap_or_default(),
+            clusters: clusters?,
             health: health?,
+            checks,
             limits: limits?,
             peers: peers?,
+            local,
+            triggers: triggers?,
         })
     }
 }

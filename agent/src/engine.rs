@@ -4,11 +4,13 @@
 //! in the journal before anybody hears of it and before anything is done about it. If it cannot be
 //! saved, it has not happened.
 
-use crate::ports::{EffectError, JournalLine, Store, World};
+use crate::ports::{EffectError, JournalLine, Store, Told, World};
 use cbddc_domain::id::NodeName;
 use cbddc_domain::node::{Action, Context, Event, Node, Pending, Refusal, Reply};
 use cbddc_domain::register::Epoch;
+use cbddc_domain::starts::{Recall, recall};
 use cbddc_domain::step::step;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -143,7 +145,11 @@ impl Engine {
     pub async fn run(mut self, stop: CancellationToken) {
         let node_runs = self.node_runs().await;
         let wait_ms = if node_runs { 0 } else { self.start_wait_ms };
-        let started = Event::Started { node_runs, wait_ms };
+        let started = Event::Started {
+            node_runs,
+            wait_ms,
+            nonce: self.world.nonce(),
+        };
         self.take_until_saved(started).await;
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -219,7 +225,8 @@ impl Engine {
         for action in decided.actions {
             match action {
                 Action::Perform(pending) => self.perform(pending),
-                Action::AskVoters(epoch) => self.ask_voters(epoch),
+                Action::AskVoters(epoch, voters) => self.ask_voters(epoch, voters),
+                Action::Recover(epoch, others) => self.fence_others(epoch, others),
             }
         }
         Ok(decided.reply)
@@ -238,16 +245,33 @@ impl Engine {
         });
     }
 
-    fn ask_voters(&self, epoch: Epoch) {
-        for voter in &self.context.voters {
-            if *voter != self.context.name {
-                tokio::spawn(ask(
-                    self.world.clone(),
-                    self.outcomes.clone(),
-                    voter.clone(),
-                    epoch,
-                ));
-            }
+    fn ask_voters(&self, epoch: Epoch, voters: BTreeSet<NodeName>) {
+        for voter in voters {
+            let (world, outcomes) = (self.world.clone(), self.outcomes.clone());
+            tokio::spawn(ask(world, outcomes, voter, epoch));
+        }
+    }
+
+    fn fence_others(&self, epoch: Epoch, others: BTreeSet<NodeName>) {
+        for peer in others {
+            let (world, outcomes) = (self.world.clone(), self.outcomes.clone());
+            tokio::spawn(async move {
+                match world.fence(&peer, epoch).await {
+                    Ok(register) => {
+                        let promised = register.promised;
+                        for event in events_of(&peer, register) {
+                            let _ = outcomes.send(event).await;
+                        }
+                        let fenced = Event::Fenced {
+                            peer,
+                            epoch,
+                            promised,
+                        };
+                        let _ = outcomes.send(fenced).await;
+                    }
+                    Err(error) => tracing::warn!(%peer, %error, "a voter did not promise"),
+                }
+            });
         }
     }
 }
@@ -282,11 +306,9 @@ async fn ask(world: Arc<dyn World>, outcomes: mpsc::Sender<Event>, voter: NodeNa
 /// What a peer's register tells this agent.
 pub fn events_of(peer: &NodeName, register: cbddc_domain::register::RegisterView) -> Vec<Event> {
     let mut events = Vec::new();
-    events.extend(
-        register
-            .decided
-            .map(|record| Event::Learn(Box::new(record))),
-    );
+    // First who votes, then what stands, then the votes: they are judged by what came before.
+    let learnt = register.elected.into_iter().chain(register.decided);
+    events.extend(learnt.map(|record| Event::Learn(Box::new(record))));
     if !register.revocations.is_empty() {
         events.push(Event::HearRevocations(register.revocations));
     }
@@ -296,4 +318,25 @@ pub fn events_of(peer: &NodeName, register: cbddc_domain::register::RegisterView
     };
     events.extend(register.votes.into_iter().map(hear));
     events
+}
+
+/// Hands on what a peer told, as far as it is news.
+pub async fn hear_peer(engine: &EngineHandle, peer: &NodeName, told: Told) {
+    let mut events = events_of(peer, told.register);
+    let node = engine.node();
+    if node.peers.get(peer) != told.starts.last() {
+        let (peer, starts) = (peer.clone(), told.starts);
+        events.push(Event::PeerStarts { peer, starts });
+    }
+    let remembered = told.remembered;
+    let lost = recall(remembered, &node.starts.known) == Recall::Mismatch;
+    if lost || !node.starts.is_sound() {
+        let peer = peer.clone();
+        events.push(Event::Recalled { peer, remembered });
+    }
+    for event in events {
+        if let Err(error) = engine.tell(event, ACTOR_AGENT).await {
+            tracing::warn!(%peer, %error, "what a peer knows was not taken");
+        }
+    }
 }

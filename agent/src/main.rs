@@ -1,55 +1,64 @@
 //! `cbagent`: arguments, logging, configuration, wiring, exit code. It alone picks adapters.
 
+mod joining;
+mod supervising;
+mod wiring;
+
 use anyhow::Context as _;
+use cbagent::adapters::accounts::Accounts;
 use cbagent::adapters::builds::{BuildStore, lead};
-use cbagent::adapters::cbddc_wire::{Secret, Security};
-use cbagent::adapters::checks::{HostSettings, NodeChecks};
-use cbagent::adapters::clock::{SystemClock, begin_boot};
+use cbagent::adapters::clock::{self, SystemClock, TrustedTime, begin_boot};
+use cbagent::adapters::clusters::ClusterAccess;
 use cbagent::adapters::crash::{CrashPoint, CrashingStore};
+use cbagent::adapters::evidence::EvidenceKeeper;
 use cbagent::adapters::gate_files::RevokingStore;
-use cbagent::adapters::http::HttpAddress;
+use cbagent::adapters::health_history::HealthHistory;
+use cbagent::adapters::identity_files;
 use cbagent::adapters::local::{self, LocalSocket};
-use cbagent::adapters::node_protocol::{NodeProtocol, NodeProtocolSettings};
+use cbagent::adapters::node_protocol::NodeProtocol;
 use cbagent::adapters::notify::Notifier;
 use cbagent::adapters::peers::Peers;
-use cbagent::adapters::process::{ProcessSettings, ProcessSupervisor, launch, own_binary};
-use cbagent::adapters::quiesce::QuiesceSettings;
+use cbagent::adapters::process::launch;
+use cbagent::adapters::roster::RosterKeeper;
+use cbagent::adapters::seen::Seen;
 use cbagent::adapters::snapshots::SnapshotStore;
 use cbagent::adapters::sqlite::SqliteStore;
-use cbagent::adapters::systemd::{SystemdError, SystemdSettings, SystemdSupervisor};
-use cbagent::adapters::tls::Tls;
-use cbagent::adapters::world::HostWorld;
-use cbagent::config::{ChannelMode, Config};
+use cbagent::adapters::swim::Swim;
+use cbagent::adapters::tls::{IdentityFiles, Tls};
+use cbagent::config::Config;
 use cbagent::engine::{Engine, START_WAIT};
-use cbagent::error_chain;
 use cbagent::gate::{self, store_folder};
-use cbagent::grpc::{Services, UPLOADS_MAX, serve};
+use cbagent::grpc::{Joining, Services, UPLOADS_MAX, serve};
 use cbagent::heartbeat::beat;
+use cbagent::identity::Caretaker;
 use cbagent::janitor::Janitor;
-use cbagent::monitor::{Health, MonitorSettings, meet_voters, poll_peers, watch_node};
-use cbagent::ports::{Store, Supervisor, Units};
+use cbagent::liveness::Liveness;
+use cbagent::monitor::{Health, MonitorSettings, exchange_with_peers, meet_voters, watch_node};
+use cbagent::ports::{Store, World as _};
 use cbddc_domain::manifest::Limits;
 use cbddc_domain::node::Context;
-use cbddc_domain::time::BootId;
+use cbddc_domain::replication::Findings;
+use cbddc_domain::stops::Stops;
 use cbddc_domain::units::parse_duration_ms;
 use clap::{Parser, Subcommand};
+use joining::Joining as JoinArguments;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing_subscriber::EnvFilter;
+use wiring::{
+    bind_agent_check, databases_of, is_required, protocol_settings, spawn_following, spawn_watch,
+    world,
+};
 
 /// How long what is under way may take to end after the agent was asked to stop.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
-
-/// What a node waits beyond two sync cycles before it is stopped: an event that was flushed at the
-/// end of the second cycle still has to travel.
-const QUIESCE_MARGIN: Duration = Duration::from_millis(500);
 
 /// Owns what changes on this host: builds, snapshots, checks, and the switch between releases.
 #[derive(Parser)]
@@ -73,6 +82,8 @@ enum Command {
         #[arg(long, default_value = CONFIG)]
         config: PathBuf,
     },
+    /// Joins a mesh with a token: makes this host's key, and gets its certificate from an issuer.
+    Join(JoinArguments),
     /// Answers systemd whether the node may start: exit code 0 (start) or 1 (skip), nothing else.
     Gate {
         /// The configuration file; where it cannot be read, the usual folders are looked at.
@@ -83,6 +94,9 @@ enum Command {
         wait: Duration,
     },
 }
+
+/// Changes of health that wait to be written down.
+const HISTORY_WAITING: usize = 256;
 
 /// Where the configuration lies unless an argument says otherwise.
 const CONFIG: &str = "/etc/cbagent/cbagent.toml";
@@ -117,9 +131,8 @@ fn main() -> ExitCode {
     let outcome = match command {
         Command::Gate { config, wait } => return gate::command::run(&config, wait).into(),
         Command::Run { config } => run(&config),
-        Command::Check { config } => Config::load(&config).map_err(Into::into).map(|_| {
-            println!("{} is in order", config.display());
-        }),
+        Command::Join(joining) => joining.run(),
+        Command::Check { config } => check(&config),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -128,6 +141,14 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn check(path: &Path) -> anyhow::Result<()> {
+    let config = Config::load(path)?;
+    let unknown = Accounts::default().unknown(&config.local);
+    anyhow::ensure!(unknown.is_empty(), "{}", unknown.join("\n"));
+    println!("{} is in order", path.display());
+    Ok(())
 }
 
 fn run(config: &Path) -> anyhow::Result<()> {
@@ -140,7 +161,8 @@ fn run(config: &Path) -> anyhow::Result<()> {
     let config = Config::load(config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
-        .max_blocking_threads(16)
+        // Each check may have one that hangs.
+        .max_blocking_threads(48)
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
@@ -148,7 +170,6 @@ fn run(config: &Path) -> anyhow::Result<()> {
 }
 
 async fn run_agent(config: Config) -> anyhow::Result<()> {
-    let tls = Tls::load(&config.tls, &config.mesh.name, &config.node)?;
     std::fs::create_dir_all(&config.state_dir).with_context(|| {
         format!(
             "cannot create the state folder {}",
@@ -165,30 +186,73 @@ async fn run_agent(config: Config) -> anyhow::Result<()> {
     lead(&place, config.store_dir.as_deref())?;
     let builds = BuildStore::open(&place, limits)?;
     let snapshots = Arc::new(SnapshotStore::open(&config.state_dir.join("snapshots"))?);
-    let protocol = config
-        .cbddc
-        .as_ref()
-        .map(|_| Arc::new(NodeProtocol::new(protocol_settings(&config))));
-    let mut others = config.mesh.addresses();
-    others.remove(&config.node);
-    let peers = Peers::new(tls.clone(), others.clone(), config.peers.call_timeout);
-    let (supervisor, unit) = supervisor(&config, &builds).await?;
+    let time = TrustedTime::default();
+    time.at_least(store.latest_time_s().await?);
+    let roster = RosterKeeper::open(store.clone(), config.mesh.clone(), time.clone()).await?;
+    let required = is_required(&roster);
+    let clusters = config.clusters.iter().map(|cluster| {
+        let settings = protocol_settings(&config, cluster);
+        let protocol = NodeProtocol::new(settings, required.clone());
+        ClusterAccess::new(protocol, databases_of(&config, cluster))
+    });
+    let clusters: Vec<ClusterAccess> = clusters.collect();
+    let identity = IdentityFiles {
+        given: config.tls.clone(),
+        renewed: config.state_dir.join("node.pem"),
+    };
+    let trust = roster.roster().trust().cloned();
+    let tls = Tls::load(
+        identity,
+        &config.mesh.name,
+        &config.node,
+        trust.as_ref(),
+        time,
+    )?;
+    let evidence = EvidenceKeeper::open(store.clone(), tls.clone(), roster.clone()).await?;
+    evidence.sign_votes(node.register.votes.values()).await;
+    let seen = Seen::default();
+    let swim = Swim::new(
+        config.node.clone(),
+        clock::start_number(tls.time()),
+        clock::nonce(),
+        config.peers.probe,
+    );
+    let peers = Peers::new(
+        tls.clone(),
+        roster.clone(),
+        evidence.clone(),
+        seen.clone(),
+        swim.clone(),
+        config.peers.call_timeout,
+    );
+    let issuing = identity_files::issuing(tls.files())?;
+    let (supervisor, unit) = supervising::pick(&config, &builds).await?;
     let run_dir = config.run_dir.clone();
     let begun = std::fs::create_dir_all(&run_dir).and_then(|()| begin_boot(&run_dir));
     let (boot, booted) =
         begun.with_context(|| format!("cannot use the run folder {}", run_dir.display()))?;
+    let liveness = Liveness {
+        swim: swim.clone(),
+        peers: peers.clone(),
+        seen: seen.clone(),
+        clock: SystemClock::of(boot.clone()),
+    };
     let world = Arc::new(world(
         &config,
         boot,
         supervisor,
         &builds,
         &snapshots,
-        protocol.clone(),
-        peers,
+        &clusters,
+        peers.clone(),
     )?);
     let listener = TcpListener::bind(&config.listen).await;
     let listener = listener.with_context(|| format!("cannot listen on {}", config.listen))?;
-    let local = LocalSocket::bind(&run_dir);
+    // Somebody who left the company keeps no agent from starting.
+    for unknown in Accounts::default().unknown(&config.local) {
+        tracing::warn!("{unknown}");
+    }
+    let local = LocalSocket::bind(&run_dir, config.local.clone());
     let local = local
         .with_context(|| format!("cannot listen on {}", run_dir.join(local::SOCKET).display()))?;
     let context = Context {
@@ -200,6 +264,7 @@ async fn run_agent(config: Config) -> anyhow::Result<()> {
             .as_millis()
             .try_into()
             .unwrap_or(u64::MAX),
+        policy: config.triggers.policy.clone(),
     };
     let mut saving: Arc<dyn Store> = Arc::new(RevokingStore::new(
         Arc::new(store.clone()),
@@ -220,12 +285,23 @@ async fn run_agent(config: Config) -> anyhow::Result<()> {
             point,
         });
     }
+    // Before the engine may start the node: a start must not let traffic go on.
+    let mut is_undone = false;
+    if node.stops != Stops::default()
+        && let Err(error) = world.apply_stops(&node.stops).await
+    {
+        tracing::error!("what is stopped could not be stopped again: {error}");
+        is_undone = true;
+    }
+    let agent_check = bind_agent_check(&config).await?;
     let (mut engine, handle) = Engine::new(context, node, world.clone(), saving);
     if booted {
         engine.wait_before_start(START_WAIT);
     }
     let (met_in, met) = watch::channel(!booted);
     let (health_in, health) = watch::channel(Health::default());
+    let history = HealthHistory::open(&config.state_dir.join("health.db"))?;
+    let (history_in, kept) = mpsc::channel(HISTORY_WAITING);
     let janitor = Janitor {
         engine: handle.clone(),
         world: world.clone(),
@@ -237,6 +313,7 @@ async fn run_agent(config: Config) -> anyhow::Result<()> {
             .try_into()
             .unwrap_or(usize::MAX),
     };
+    let (findings_in, findings) = watch::channel(Findings::default());
     let services = Services {
         uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
         engine: handle.clone(),
@@ -246,16 +323,24 @@ async fn run_agent(config: Config) -> anyhow::Result<()> {
         databases: Arc::new(config.service.databases.clone()),
         world: world.clone(),
         health,
-        protocol,
+        history: history.clone(),
+        clusters: Arc::new(clusters),
+        findings,
         unit,
         met,
         state_dir: config.state_dir.clone(),
-        mesh_name: config.mesh.name.as_str().into(),
+        roster: roster.clone(),
+        evidence: evidence.clone(),
+        tls: tls.clone(),
+        joining: Joining::new(issuing),
+        seen,
+        swim,
     };
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
     let monitor = MonitorSettings {
         interval: config.health.interval,
+        grace: config.health.grace.unwrap_or(config.service.ready_timeout),
         fall: config.health.fall,
         poll: config.peers.poll,
     };
@@ -264,8 +349,11 @@ async fn run_agent(config: Config) -> anyhow::Result<()> {
         world.clone(),
         monitor,
         health_in,
+        history_in,
         stop.clone(),
     ));
+    tasks.spawn(history.run(kept));
+    spawn_watch(&tasks, &stop, &services, &peers, agent_check, is_undone);
     tasks.spawn(janitor.run(stop.clone()));
     tasks.spawn(meet_voters(
         handle.clone(),
@@ -276,11 +364,21 @@ async fn run_agent(config: Config) -> anyhow::Result<()> {
     if let Some(notifier) = notifier {
         tasks.spawn(beat(notifier, handle.clone(), stop.clone()));
     }
-    let others = others.into_keys().collect();
-    tasks.spawn(poll_peers(
+    let caretaker = Caretaker {
+        tls,
+        roster,
+        evidence,
+        peers,
+        store: services.store.clone(),
+        engine: handle.clone(),
+    };
+    tasks.spawn(caretaker.run(stop.clone()));
+    let clock = liveness.clock.clone();
+    spawn_following(&tasks, &stop, &config, &services, &clock, findings_in);
+    tasks.spawn(liveness.run(stop.clone()));
+    tasks.spawn(exchange_with_peers(
         handle,
         world,
-        others,
         config.peers.poll,
         stop.clone(),
     ));
@@ -291,7 +389,7 @@ async fn run_agent(config: Config) -> anyhow::Result<()> {
     tracing::info!(node = %config.node, %address, "the agent serves");
     let serving = tasks.spawn({
         let stop = stop.clone();
-        async move { serve(listener, local, &tls, services, stop).await }
+        async move { serve(listener, local, services, stop).await }
     });
     tasks.close();
     tokio::select! {
@@ -324,110 +422,4 @@ async fn asked_to_stop() {
         () = wait(SignalKind::terminate()) => {}
         () = wait(SignalKind::interrupt()) => {}
     }
-}
-
-fn protocol_settings(config: &Config) -> NodeProtocolSettings {
-    let cbddc = config
-        .cbddc
-        .as_ref()
-        .expect("only called where the section is there");
-    NodeProtocolSettings {
-        address: cbddc.address.clone(),
-        token: Secret::new(cbddc.token.reveal()),
-        security: match cbddc.channel {
-            ChannelMode::Auto => Security::Auto,
-            ChannelMode::Secure => Security::Secure,
-            ChannelMode::Plaintext => Security::Plaintext,
-        },
-        expected_peers: cbddc.expected_peers.clone(),
-        target_collections: cbddc.target_collections.clone(),
-        canary: cbddc.canary_writes.then(|| config.node.to_string()),
-        limit: config.health.timeout,
-    }
-}
-
-/// Who starts the node, and where it is a unit, how that is read.
-async fn supervisor(
-    config: &Config,
-    builds: &BuildStore,
-) -> anyhow::Result<(Arc<dyn Supervisor>, Option<Arc<dyn Units>>)> {
-    let service = &config.service;
-    if let Some(unit) = service.unit.clone() {
-        let supervisor = SystemdSupervisor::new(SystemdSettings {
-            unit,
-            run_dir: config.run_dir.clone(),
-            builds: builds.clone(),
-        });
-        match supervisor.check().await {
-            Ok(()) => {}
-            Err(error @ SystemdError::TooOld(_)) => return Err(error.into()),
-            // The agent answers its peers also while the bus is away.
-            Err(error) => tracing::error!("{}", error_chain(&error)),
-        }
-        let supervisor = Arc::new(supervisor);
-        return Ok((supervisor.clone(), Some(supervisor)));
-    }
-    let supervisor = ProcessSupervisor::new(ProcessSettings {
-        run_dir: config.run_dir.clone(),
-        log_file: config.state_dir.join("node.log"),
-        program: builds.current_link().join(&service.program),
-        args: service.args.clone(),
-        env: service.env.clone().into_iter().collect(),
-        working_dir: service
-            .working_dir
-            .clone()
-            .unwrap_or_else(|| config.state_dir.clone()),
-        launcher: own_binary(),
-    })?;
-    Ok((Arc::new(supervisor), None))
-}
-
-fn world(
-    config: &Config,
-    boot: BootId,
-    supervisor: Arc<dyn Supervisor>,
-    builds: &BuildStore,
-    snapshots: &Arc<SnapshotStore>,
-    protocol: Option<Arc<NodeProtocol>>,
-    peers: Peers,
-) -> anyhow::Result<HostWorld> {
-    let service = &config.service;
-    let command = |words: &[String]| (!words.is_empty()).then(|| words.to_vec());
-    let http = config
-        .health
-        .http
-        .as_deref()
-        .map(HttpAddress::parse)
-        .transpose()?;
-    Ok(HostWorld {
-        clock: SystemClock::of(boot),
-        supervisor: supervisor.clone(),
-        builds: builds.clone(),
-        verified: Mutex::default(),
-        snapshots: snapshots.clone(),
-        databases: service.databases.clone(),
-        quiesce: QuiesceSettings {
-            drain: command(&service.drain),
-            undrain: command(&service.undrain),
-            command_limit: service.command_timeout,
-            sync_interval: service.sync_interval,
-            margin: QUIESCE_MARGIN,
-        },
-        stop_limit: service.stop_timeout,
-        ready_limit: service.ready_timeout,
-        checks: NodeChecks {
-            supervisor,
-            tcp: config.health.tcp,
-            http,
-            host: Some(HostSettings {
-                data_dir: config.state_dir.clone(),
-                min_free_disk_bytes: config.health.min_free_disk,
-                min_available_memory_bytes: 0,
-                max_load_per_cpu: None,
-            }),
-            limit: config.health.timeout,
-        },
-        protocol,
-        peers,
-    })
 }

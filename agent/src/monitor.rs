@@ -1,19 +1,27 @@
-//! Watches the node: local checks, a probation's warm-up, a process that ended; and asks peers from
-//! time to time what they know to be decided.
+//! Watches the node: local checks, a probation's warm-up, a process that ended; and (`news`) asks peers
+//! from time to time what they know to be decided.
+//!
+//! Each check runs in a task of its own (`schedule`); here their results become a verdict.
 
-use crate::engine::{ACTOR_AGENT, EngineHandle, events_of};
+mod news;
+mod schedule;
+
+pub use news::{exchange_with_peers, meet_voters};
+
+use crate::engine::{ACTOR_AGENT, EngineHandle};
 use crate::ports::{UnitState, World};
 use cbddc_domain::generation::GenerationNumber;
-use cbddc_domain::health::{Judgement, Measurement, Status, judge};
-use cbddc_domain::id::NodeName;
+use cbddc_domain::health::{
+    CheckState, HealthEntry, HealthEntryKind, Judgement, Measurement, Panel, Status, Tally,
+};
 use cbddc_domain::node::{Event, Node};
 use cbddc_domain::phase::Phase;
 use cbddc_domain::plan::Timing;
-use cbddc_domain::register::is_majority;
 use cbddc_domain::warmup::{RunningProcess, Verdict, Warmup, WarmupLimits};
+use schedule::{Outcome, Pace, run_checks};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 /// How often a node on probation is looked at.
@@ -22,14 +30,19 @@ const PROBATION_INTERVAL: Duration = Duration::from_millis(250);
 /// How often the process is looked at while nothing else happens.
 const UNIT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long to wait before a voter that did not answer is asked again.
-const MEET_AGAIN: Duration = Duration::from_secs(1);
+/// How often it is written down how often each check said what.
+const SUMMARY_INTERVAL: Duration = Duration::from_secs(15 * 60);
+
+/// Results that wait to be judged; beyond this, checks wait.
+const RESULTS_WAITING: usize = 64;
 
 /// How to watch.
 #[derive(Debug, Clone, Copy)]
 pub struct MonitorSettings {
-    /// How often a steady node is measured.
+    /// The longest pause between two looks at a steady node's process.
     pub interval: Duration,
+    /// How long a process may take from its start to be healthy before that counts.
+    pub grace: Duration,
     /// How many bad judgements in a row a node on probation may have once it was healthy.
     pub fall: u32,
     /// How often one peer is asked for its record.
@@ -39,57 +52,95 @@ pub struct MonitorSettings {
 /// The newest health, for those who ask.
 #[derive(Debug, Clone)]
 pub struct Health {
-    /// The verdict.
+    /// The verdict, judged over time.
     pub judgement: Judgement,
-    /// What it was made from.
+    /// Since when its status is what it is, Unix time in milliseconds; zero: not known.
+    pub since_wall_ms: i64,
+    /// Where each check stands; empty where the node is not watched.
+    pub checks: Vec<CheckState>,
+    /// The newest result of each check.
     pub measurements: Vec<Measurement>,
     /// The node's process id, if it runs.
     pub pid: Option<u32>,
+    /// The process that was measured, with its start.
+    pub process: Option<RunningProcess>,
 }
 
 impl Default for Health {
     fn default() -> Self {
-        let reasons = vec!["nothing was measured yet".to_owned()];
+        Self::unknown("nothing was measured yet".to_owned())
+    }
+}
+
+impl Health {
+    fn unknown(reason: String) -> Self {
+        Self::without_checks(Status::Unknown, reason)
+    }
+
+    fn without_checks(status: Status, reason: String) -> Self {
+        let reasons = vec![reason];
         Self {
-            judgement: Judgement {
-                status: Status::Unknown,
-                reasons,
-            },
+            judgement: Judgement { status, reasons },
+            since_wall_ms: 0,
+            checks: Vec::new(),
             measurements: Vec::new(),
             pid: None,
+            process: None,
         }
     }
 }
 
-/// Watches the node until `stop`.
+/// Watches the node until `stop`. What changes goes to `history`; what does not fit there is left out.
 pub async fn watch_node(
     engine: EngineHandle,
     world: Arc<dyn World>,
     settings: MonitorSettings,
     health: watch::Sender<Health>,
+    history: mpsc::Sender<Vec<HealthEntry>>,
     stop: CancellationToken,
 ) {
+    let (pace, paces) = watch::channel(Pace::default());
+    let (results, mut coming) = mpsc::channel(RESULTS_WAITING);
+    // Ends with this function, and with it every check that still runs.
+    let _checks = run_checks(&world, &paces, &results);
+    let policies = world.checks();
     let mut watched = Watched {
+        tallies: vec![Tally::default(); policies.len()],
+        panel: Panel::new(policies, milliseconds(settings.grace)),
+        pace,
+        history,
         engine,
         world,
         settings,
         health,
         warmup: None,
-        measured_ms: None,
     };
     let mut changed = watched.engine.watch();
+    let mut summary = tokio::time::interval(SUMMARY_INTERVAL);
+    summary.reset();
     loop {
         let pause = watched.look().await;
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(pause) => {}
-            // A new phase is looked at once the node has had a moment.
-            _ = changed.changed() => {
-                tokio::time::sleep(PROBATION_INTERVAL.min(pause)).await;
-                changed.mark_unchanged();
+        let next_look = tokio::time::sleep(pause);
+        tokio::pin!(next_look);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return watched.end().await,
+                () = &mut next_look => break,
+                Some(outcome) = coming.recv() => watched.take(outcome),
+                _ = summary.tick() => watched.summarize(),
+                // A new phase is looked at once the node has had a moment.
+                _ = changed.changed() => {
+                    tokio::time::sleep(PROBATION_INTERVAL.min(pause)).await;
+                    changed.mark_unchanged();
+                    break;
+                }
             }
         }
     }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    duration.as_millis().try_into().unwrap_or(u64::MAX)
 }
 
 struct Watched {
@@ -97,8 +148,11 @@ struct Watched {
     world: Arc<dyn World>,
     settings: MonitorSettings,
     health: watch::Sender<Health>,
+    history: mpsc::Sender<Vec<HealthEntry>>,
+    pace: watch::Sender<Pace>,
+    panel: Panel,
+    tallies: Vec<Tally>,
     warmup: Option<(GenerationNumber, Warmup)>,
-    measured_ms: Option<u64>,
 }
 
 impl Watched {
@@ -124,23 +178,102 @@ impl Watched {
             | Phase::Reverting(_)
             | Phase::Stuck { .. } => {
                 self.warmup = None;
-                self.measured_ms = None;
-                let reasons = vec![format!("the node is in phase {}", node.phase.word())];
-                let judgement = Judgement {
-                    status: Status::Unknown,
-                    reasons,
-                };
-                self.show(Health {
-                    judgement,
-                    ..Health::default()
-                });
+                self.measure(None, false);
+                let reason = format!("the node is in phase {}", node.phase.word());
+                self.show_without_checks(Status::Unknown, reason);
                 UNIT_INTERVAL
             }
         }
     }
 
-    fn show(&self, health: Health) {
+    /// Lets the checks run for this process, or rest.
+    fn measure(&mut self, process: Option<RunningProcess>, quick: bool) {
+        if let Some(process) = process {
+            let changes = self.panel.begin(process, &self.world.now());
+            self.keep(changes);
+        }
+        let wanted = Pace { process, quick };
+        self.pace.send_if_modified(|pace| {
+            let other = *pace != wanted;
+            *pace = wanted;
+            other
+        });
+    }
+
+    /// Takes in a result, unless it is of a process that is gone.
+    fn take(&mut self, outcome: Outcome) {
+        let now = self.world.now();
+        let wanted = self.pace.borrow().process;
+        if wanted != Some(outcome.process) || self.panel.process() != wanted {
+            return;
+        }
+        if let Some(tally) = self.tallies.get_mut(outcome.check) {
+            tally.count(&outcome.measurement);
+        }
+        let changes = self.panel.take(outcome.check, outcome.measurement, &now);
+        self.keep(changes);
+        self.show_panel();
+    }
+
+    fn show_panel(&self) {
+        let process = self.panel.process();
+        self.health.send_replace(Health {
+            judgement: self.panel.judgement(),
+            since_wall_ms: self.panel.since_wall_ms(),
+            checks: self.panel.states(),
+            measurements: self.panel.measurements(),
+            pid: process.map(|process| process.pid),
+            process,
+        });
+    }
+
+    /// Shows a verdict that no check has made, and keeps it where it is new.
+    fn show_without_checks(&mut self, status: Status, reason: String) {
+        let mut health = Health::without_checks(status, reason);
+        let now = self.world.now();
+        let before = self.health.borrow().clone();
+        let same = before.judgement == health.judgement && before.since_wall_ms != 0;
+        health.since_wall_ms = if same {
+            before.since_wall_ms
+        } else {
+            now.wall_ms
+        };
+        if !same {
+            let entry = self.panel.overrule(&health.judgement, &now);
+            self.keep(vec![entry]);
+        }
         self.health.send_replace(health);
+    }
+
+    fn keep(&self, entries: Vec<HealthEntry>) {
+        if !entries.is_empty() && self.history.try_send(entries).is_err() {
+            tracing::warn!("the history of health does not keep up; a change is missing there");
+        }
+    }
+
+    /// Writes down how often each check said what since the last time.
+    fn summarize(&mut self) {
+        let wall_ms = self.world.now().wall_ms;
+        let states = self.panel.states();
+        let tallies = std::mem::take(&mut self.tallies);
+        self.tallies = vec![Tally::default(); tallies.len()];
+        let entries = states.into_iter().zip(tallies);
+        let entries = entries.filter(|(_, tally)| *tally != Tally::default());
+        let entries = entries.map(|(state, tally)| HealthEntry {
+            wall_ms,
+            check: state.name,
+            kind: HealthEntryKind::Summary,
+            status: state.status,
+            reason: String::new(),
+            tally: Some(tally),
+        });
+        self.keep(entries.collect());
+    }
+
+    /// From here on nobody looks: the history says so.
+    async fn end(&mut self) {
+        self.summarize();
+        self.show_without_checks(Status::Unknown, "the agent ended".to_owned());
     }
 
     async fn process(&self) -> (Option<RunningProcess>, Option<String>) {
@@ -171,14 +304,9 @@ impl Watched {
             let limits = self.limits(node);
             self.warmup = Some((generation, Warmup::new(limits, process, now_ms)));
         }
-        let measurements = self.world.measure().await;
-        let judgement = judge(&measurements);
+        self.measure(Some(process), true);
+        let judgement = self.panel.judgement();
         let (after, _) = self.process().await;
-        self.show(Health {
-            judgement: judgement.clone(),
-            measurements,
-            pid: Some(process.pid),
-        });
         let now_ms = self.world.now().since_boot_ms;
         let Some((_, warmup)) = &mut self.warmup else {
             return;
@@ -211,36 +339,14 @@ impl Watched {
     async fn look_at_steady(&mut self, node: &Node) {
         let (process, ended) = self.process().await;
         if let (Some(how), None) = (ended, &node.pending) {
-            let reasons = vec![format!("unit: the node does not run ({how})")];
-            let judgement = Judgement {
-                status: Status::Unhealthy,
-                reasons,
-            };
-            self.show(Health {
-                judgement,
-                ..Health::default()
-            });
+            self.measure(None, false);
+            let reason = format!("unit: the node does not run ({how})");
+            self.show_without_checks(Status::Unhealthy, reason);
             return self.tell(Event::Exited { how }).await;
         }
-        let now_ms = self.world.now().since_boot_ms;
-        let interval_ms = self
-            .settings
-            .interval
-            .as_millis()
-            .try_into()
-            .unwrap_or(u64::MAX);
-        let due = self
-            .measured_ms
-            .is_none_or(|before| now_ms.saturating_sub(before) >= interval_ms);
-        if due && let Some(process) = process {
-            self.measured_ms = Some(now_ms);
-            let measurements = self.world.measure().await;
-            let judgement = judge(&measurements);
-            self.show(Health {
-                judgement,
-                measurements,
-                pid: Some(process.pid),
-            });
+        // Where it is not known whether the node runs, the checks go on as they did.
+        if let Some(process) = process {
+            self.measure(Some(process), false);
         }
     }
 
@@ -255,90 +361,5 @@ impl Watched {
 
     fn is_clean(&self, generation: GenerationNumber) -> bool {
         matches!(&self.engine.node().phase, Phase::Probation(p) if p.running == generation && p.clean)
-    }
-}
-
-/// Asks one peer after another what it has voted for and learnt, so that a decided record reaches
-/// nodes that its proposer could not reach (rule 7).
-pub async fn poll_peers(
-    engine: EngineHandle,
-    world: Arc<dyn World>,
-    peers: Vec<NodeName>,
-    poll: Duration,
-    stop: CancellationToken,
-) {
-    if peers.is_empty() {
-        return stop.cancelled().await;
-    }
-    let mut next = usize::try_from(world.now().since_boot_ms).unwrap_or(0) % peers.len();
-    loop {
-        let peer = &peers[next % peers.len()];
-        next += 1;
-        match world.register_of(peer).await {
-            Ok(register) => {
-                for event in events_of(peer, register) {
-                    if let Err(error) = engine.tell(event, ACTOR_AGENT).await {
-                        tracing::warn!(%peer, %error, "what a peer knows was not taken");
-                    }
-                }
-            }
-            Err(error) => tracing::debug!(%peer, %error, "a peer could not be asked"),
-        }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(poll) => {}
-        }
-    }
-}
-
-/// Asks all voters at once what they know, until a majority has told; then says so to the engine
-/// and to `met` (rule 17).
-pub async fn meet_voters(
-    engine: EngineHandle,
-    world: Arc<dyn World>,
-    met: watch::Sender<bool>,
-    stop: CancellationToken,
-) {
-    let context = engine.context().clone();
-    let mut asked = tokio::task::JoinSet::new();
-    let mut heard = 0;
-    for voter in context.voters.clone() {
-        if voter == context.name {
-            heard += 1;
-        } else {
-            asked.spawn(hear_of(engine.clone(), world.clone(), voter));
-        }
-    }
-    while !is_majority(heard, context.voters.len()) {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            answered = asked.join_next() => match answered {
-                Some(Ok(())) => heard += 1,
-                Some(Err(_)) => {}
-                None => return,
-            },
-        }
-    }
-    if let Err(error) = engine.tell(Event::Met, ACTOR_AGENT).await {
-        tracing::warn!(%error, "that a majority was heard was not taken");
-    }
-    met.send_replace(true);
-}
-
-/// Asks a voter until it answers, and passes on what it knows.
-async fn hear_of(engine: EngineHandle, world: Arc<dyn World>, voter: NodeName) {
-    loop {
-        match world.register_of(&voter).await {
-            Ok(register) => {
-                for event in events_of(&voter, register) {
-                    if let Err(error) = engine.tell(event, ACTOR_AGENT).await {
-                        tracing::warn!(%voter, %error, "what a voter knows was not taken");
-                    }
-                }
-                return;
-            }
-            Err(error) => tracing::debug!(%voter, %error, "a voter could not be asked"),
-        }
-        tokio::time::sleep(MEET_AGAIN).await;
     }
 }

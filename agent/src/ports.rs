@@ -5,11 +5,15 @@ use crate::adoption::UnitFacts;
 use async_trait::async_trait;
 use cbddc_domain::build::BuildRef;
 use cbddc_domain::generation::GenerationNumber;
-use cbddc_domain::health::Measurement;
+use cbddc_domain::health::{Measurement, Policy};
 use cbddc_domain::id::NodeName;
 use cbddc_domain::node::{Effect, Node};
 use cbddc_domain::register::{Answer, Epoch, RegisterView};
+use cbddc_domain::starts::Start;
+use cbddc_domain::stops::Stops;
 use cbddc_domain::time::Now;
+use cbddc_domain::trigger::Trigger;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// An effect that did not happen, in a sentence for people. Never contains a secret.
@@ -32,6 +36,15 @@ pub enum UnitState {
         /// How the last one ended, in words (`exit code 3`, `killed by signal 9`), where known.
         last_exit: Option<String>,
     },
+}
+
+/// What a service manager does for the node by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Care {
+    /// How often it has started the node again since somebody last ordered a start.
+    pub restarts: u32,
+    /// How often the node has to show that it lives, where it has to.
+    pub watchdog: Option<Duration>,
 }
 
 /// How a stop came about.
@@ -57,6 +70,10 @@ pub trait Supervisor: Send + Sync {
     async fn commands(&self) -> Result<Vec<Vec<String>>, EffectError>;
     /// What runs now.
     async fn state(&self) -> Result<UnitState, EffectError>;
+    /// What is done for the node without the agent; nothing where the agent alone starts it.
+    async fn care(&self) -> Result<Option<Care>, EffectError> {
+        Ok(None)
+    }
 }
 
 /// What the service manager knows of the node's unit, where there is one.
@@ -82,16 +99,58 @@ pub trait World: Send + Sync {
     async fn check_startable(&self, build: &BuildRef) -> Result<(), EffectError>;
     /// The node's process.
     async fn unit(&self) -> Result<UnitState, EffectError>;
-    /// Runs the local checks.
+    /// Runs all local checks, all at once; what is costly may be answered from a recent run.
     async fn measure(&self) -> Vec<Measurement>;
+    /// The local checks, and how each is run and judged.
+    fn checks(&self) -> Vec<Policy>;
+    /// Runs one of [`World::checks`], by its place among them, within its limit.
+    async fn measure_one(&self, check: usize) -> Measurement;
+    /// Does on the host what follows from what is stopped; again, it changes nothing.
+    async fn apply_stops(&self, _: &Stops) -> Result<(), EffectError> {
+        Ok(())
+    }
+    /// Triggers that somebody else raised, with the cause.
+    fn raised(&self) -> BTreeMap<Trigger, String> {
+        BTreeMap::new()
+    }
     /// Asks a voter about an epoch (rule 9).
     async fn ask(
         &self,
         voter: &NodeName,
         epoch: Epoch,
     ) -> Result<(Answer, RegisterView), EffectError>;
-    /// What a peer has voted for and learnt.
-    async fn register_of(&self, peer: &NodeName) -> Result<RegisterView, EffectError>;
+    /// What a peer has voted for and learnt, and what it remembers of this agent's starts.
+    async fn register_of(&self, peer: &NodeName, starts: &[Start]) -> Result<Told, EffectError>;
+    /// Some other member to exchange with, drawn at random; nothing: there is none.
+    fn partner(&self) -> Option<NodeName>;
+    /// Exchanges with a member what both know of the mesh's members; says how the rest compares.
+    async fn exchange(&self, peer: &NodeName) -> Result<Compared, EffectError>;
+    /// Asks a peer for a promise after this agent lost its memory (rule 16); returns what it knows.
+    async fn fence(&self, peer: &NodeName, epoch: Epoch) -> Result<RegisterView, EffectError>;
+    /// A random number that tells this start of the agent from every other.
+    fn nonce(&self) -> u64;
+}
+
+/// How what a peer knows compares with what this agent does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compared {
+    /// Whether both can prove the same records.
+    pub same_register: bool,
+    /// The newest start of this agent that the peer remembers.
+    pub remembered: Option<Start>,
+    /// The peer's own newest start.
+    pub start: Option<Start>,
+}
+
+/// What a peer tells of itself and of this agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// What it has promised, voted for and learnt.
+    pub register: RegisterView,
+    /// The newest start of this agent that it remembered before this question.
+    pub remembered: Option<Start>,
+    /// Its own starts, oldest first.
+    pub starts: Vec<Start>,
 }
 
 /// A line for the journal, before it has a number.

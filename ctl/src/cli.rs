@@ -1,19 +1,32 @@
 //! What can be typed. The comments here are the manual that `cbctl help` shows.
 
+mod authority;
 mod change;
 mod enrol;
+mod members;
+mod mesh;
+mod replication;
+mod stops;
 mod values;
 
+pub use authority::{
+    CaCommand, IssuerArgs, IssuerCommand, IssuerRemoveArgs, RecoverArgs, RotateArgs,
+};
 pub use change::{
     AbortArgs, ConfirmArgs, PlanArgs, ResumeArgs, RollbackArgs, RolloutCommand, StartArgs,
     TargetArgs, TimingArgs, WaveArgs,
 };
 pub use enrol::{EnrolArgs, EnrolledHost, enrolled_host};
+pub use members::{
+    LabelArgs, RemoveArgs, ReplaceArgs, TokenArgs, UserPushArgs, UserRemoveArgs, VotersArgs,
+};
+pub use mesh::{InitArgs, IssueArgs, MeshCommand, UserAddArgs, UserCommand};
+pub use replication::{ReplicationAuditArgs, ReplicationCheckArgs, ReplicationCommand};
+pub use stops::{DrainArgs, FreezeArgs, QuarantineArgs, ThawArgs};
 pub use values::duration;
 
 use cbddc_domain::build::BuildId;
 use cbddc_domain::id::NodeName;
-use cbddc_domain::mesh::Environment;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -53,7 +66,8 @@ pub struct CommonArgs {
     /// The mesh to speak to. Default: the current context.
     #[arg(long, global = true, value_name = "NAME")]
     pub context: Option<String>,
-    /// Speak to this host's agent alone, through its socket, without a certificate. It takes root.
+    /// Speak to this host's agent alone, through its socket, without a certificate. It takes root,
+    /// or a user whom the agent's configuration names.
     /// Default: /run/cbagent/agent.sock where no mesh is known and that file is there.
     #[arg(long, global = true, value_name = "PATH", conflicts_with = "context")]
     pub socket: Option<PathBuf>,
@@ -102,6 +116,9 @@ pub enum Command {
     /// What the checks say.
     #[command(subcommand)]
     Health(HealthCommand),
+    /// Whether events arrive everywhere, exactly once, unaltered.
+    #[command(subcommand)]
+    Replication(ReplicationCommand),
     /// Single nodes.
     #[command(subcommand)]
     Node(NodeCommand),
@@ -119,6 +136,9 @@ pub struct NodesArgs {
     /// Only these nodes. Default: the whole mesh.
     #[arg(long, value_delimiter = ',', value_name = "A,B")]
     pub node: Vec<NodeName>,
+    /// Only nodes with this label, `role=till`; where there are several, with all of them.
+    #[arg(short = 'l', long = "label", value_name = "KEY[=VALUE]", value_parser = values::label, conflicts_with = "node")]
+    pub labels: Vec<(String, String)>,
 }
 
 /// `cbctl build`.
@@ -172,6 +192,18 @@ pub struct PushArgs {
 pub enum ReleaseCommand {
     /// The releases that the nodes know, and where each of them is, runs or ran.
     List(NodesArgs),
+    /// Lifts the revocation of a build: it may run again.
+    Trust {
+        /// The build, NAME@VERSION, or its digest.
+        #[arg(value_name = "BUILD")]
+        build: String,
+        /// Why, in words, for the journal and the record.
+        #[arg(long)]
+        reason: String,
+        /// Whether to ask.
+        #[command(flatten)]
+        confirm: ConfirmArgs,
+    },
     /// One release on every node.
     Show {
         /// Its short id, as `release list` shows it.
@@ -216,8 +248,32 @@ pub enum SnapshotCommand {
 /// `cbctl health`.
 #[derive(Debug, Subcommand)]
 pub enum HealthCommand {
-    /// Measures now, on every node, and shows each check. Exits with 8 unless all are healthy.
+    /// Measures now, on every node, and shows each check: how it is judged and since when, and what
+    /// was measured now. Exits with 8 unless all are healthy.
     Show(NodesArgs),
+    /// What health was: a line for each check over the whole time, and every change.
+    ///
+    /// In the line, time runs from left to right, and each cell shows the worst of its time:
+    /// ▁ healthy, ▃ degraded, ▅ unknown, █ unhealthy, · nobody looked. Exits with 8 when a node was
+    /// not healthy all the time.
+    History(HistoryArgs),
+}
+
+/// `cbctl health history`.
+#[derive(Debug, Clone, Args)]
+pub struct HistoryArgs {
+    /// Which nodes.
+    #[command(flatten)]
+    pub nodes: NodesArgs,
+    /// How far back to look, with its unit: 30min, 6h, 1d.
+    #[arg(long, default_value = "1h", value_parser = duration, value_name = "DURATION")]
+    pub since: Duration,
+    /// Only this check; `all` is the verdict over all of them.
+    #[arg(long, value_name = "NAME")]
+    pub check: Option<String>,
+    /// Go on with every new entry as it is written, until Ctrl-C.
+    #[arg(long)]
+    pub follow: bool,
 }
 
 /// `cbctl node`.
@@ -233,6 +289,15 @@ pub enum NodeCommand {
     /// The program's folder becomes generation 1, and one drop-in lets the unit follow what is
     /// rolled out. The first switch comes with the first rollout.
     Adopt(AdoptArgs),
+    /// Stops the traffic of nodes with the drain command of each agent's configuration, until it is
+    /// let go again: no restart of node, agent or host lets it go on.
+    Drain(DrainArgs),
+    /// Lets the traffic of nodes go on.
+    Undrain(DrainArgs),
+    /// Cuts nodes off from their peers without stopping them or losing data, until they are released.
+    Quarantine(QuarantineArgs),
+    /// Lets nodes join their peers again.
+    Release(QuarantineArgs),
     /// Takes the drop-in away again, without stopping the service: the unit is as it was.
     Unadopt {
         /// Which nodes.
@@ -261,6 +326,10 @@ pub struct AdoptArgs {
         default_value = "cbddc@adopted"
     )]
     pub build: BuildId,
+    /// Also where the mesh has decided on another release for the node, as on a host that was
+    /// replaced: the node then switches to that at once, and its service stops for a moment.
+    #[arg(long)]
+    pub switch: bool,
     /// Whether to ask.
     #[command(flatten)]
     pub confirm: ConfirmArgs,
@@ -287,59 +356,4 @@ pub enum JournalCommand {
         #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1000))]
         limit: u32,
     },
-}
-
-/// `cbctl mesh`.
-#[derive(Debug, Subcommand)]
-pub enum MeshCommand {
-    /// Makes a mesh: its authority, its member list, and your own certificate. Touches no host.
-    Init(InitArgs),
-    /// Issues a node's certificate and writes all that its agent needs: node.pem, node.key, ca.pem,
-    /// mesh.toml.
-    Issue(IssueArgs),
-    /// Gives hosts their certificates over your own ssh, starts their agents, and checks that they
-    /// answer.
-    ///
-    /// Looks at every host first and says what would be done. A host's private key is made here and
-    /// goes through ssh straight into its /etc/cbagent: it is in no file and no argument list on the
-    /// way. One host's error never stops the others.
-    Enrol(Box<EnrolArgs>),
-    /// The members of the mesh, and who you are in it.
-    Show,
-}
-
-/// `cbctl mesh init`.
-#[derive(Debug, Clone, Args)]
-pub struct InitArgs {
-    /// The mesh's name, also the context's.
-    #[arg(long)]
-    pub name: String,
-    /// Which rules apply: local, staging or production.
-    #[arg(long, default_value = "local", value_parser = values::environment)]
-    pub environment: Environment,
-    /// The folder to make. It holds the authority's key: keep it safe, it cannot be replaced.
-    #[arg(long)]
-    pub dir: PathBuf,
-    /// A member and where its agent listens. May be repeated.
-    #[arg(long, value_name = "NAME=HOST:PORT", value_parser = values::member)]
-    pub member: Vec<(NodeName, String)>,
-    /// Your own name. Default: the login name.
-    #[arg(long, value_name = "NAME")]
-    pub user: Option<String>,
-}
-
-/// `cbctl mesh issue`.
-#[derive(Debug, Clone, Args)]
-pub struct IssueArgs {
-    /// The node, as the mesh file lists it.
-    pub node: NodeName,
-    /// Where its agent listens, HOST:PORT; adds the node to the mesh file, or changes its address.
-    #[arg(long, value_name = "HOST:PORT")]
-    pub address: Option<String>,
-    /// The folder to write to. Default: nodes/NODE in the mesh's folder.
-    #[arg(long)]
-    pub out: Option<PathBuf>,
-    /// The mesh's folder, as `mesh init` made it. Default: the one that the context remembers.
-    #[arg(long)]
-    pub dir: Option<PathBuf>,
 }

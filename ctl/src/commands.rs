@@ -2,17 +2,20 @@
 
 mod build;
 mod ending;
+mod following;
 mod health;
 mod journal;
 mod mesh;
 mod node;
 mod release;
+mod replication;
 mod rollback;
 mod rollout;
 mod snapshot;
 mod status;
+mod stops;
 
-use crate::cli::{BuildCommand, Cli, Command, CommonArgs, ConfirmArgs, Output};
+use crate::cli::{BuildCommand, Cli, Command, CommonArgs, ConfirmArgs, Output, ReplicationCommand};
 use crate::context::Context;
 use crate::error::{CtlError, Exit};
 use crate::mesh::Session;
@@ -21,7 +24,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 
 /// Where a host's agent listens for root.
-const SOCKET: &str = "/run/cbagent/agent.sock";
+pub(crate) const SOCKET: &str = "/run/cbagent/agent.sock";
 
 /// Runs a command line that made sense.
 pub fn run(cli: Cli) -> Result<Exit, CtlError> {
@@ -29,6 +32,9 @@ pub fn run(cli: Cli) -> Result<Exit, CtlError> {
     match cli.command {
         Command::Mesh(command) => mesh::run(command, &common),
         Command::Build(BuildCommand::Pack(arguments)) => build::pack(&arguments, common.output),
+        Command::Replication(ReplicationCommand::Audit(arguments)) if !arguments.db.is_empty() => {
+            replication::files(&arguments.db, !arguments.no_documents, common.output)
+        }
         command @ (Command::Status(_)
         | Command::Rollback(_)
         | Command::Build(_)
@@ -36,11 +42,16 @@ pub fn run(cli: Cli) -> Result<Exit, CtlError> {
         | Command::Rollout(_)
         | Command::Snapshot(_)
         | Command::Health(_)
+        | Command::Replication(_)
         | Command::Node(_)
         | Command::Journal(_)) => {
             let session = open(&common)?;
             needs_mesh(&command, &session)?;
-            until_interrupted(&session, dispatch(command, &session, common.output))
+            let learnt = async {
+                let session = session.learn().await;
+                dispatch(command, &session, common.output).await
+            };
+            until_interrupted(&session, learnt)
         }
     }
 }
@@ -54,13 +65,14 @@ async fn dispatch(command: Command, session: &Session, output: Output) -> Result
         Command::Rollout(command) => rollout::run(command, session, output).await,
         Command::Snapshot(command) => snapshot::run(command, session, output).await,
         Command::Health(command) => health::run(command, session, output).await,
+        Command::Replication(command) => replication::run(command, session, output).await,
         Command::Node(command) => node::run(command, session, output).await,
         Command::Journal(command) => journal::run(command, session, output).await,
         Command::Mesh(_) => Err(CtlError::failed("mesh commands need no session")),
     }
 }
 
-fn open(common: &CommonArgs) -> Result<Session, CtlError> {
+pub(crate) fn open(common: &CommonArgs) -> Result<Session, CtlError> {
     let found = Context::find(common.context.as_deref());
     let usual = Path::new(SOCKET);
     let socket = match (&common.socket, &found) {
@@ -79,15 +91,16 @@ fn open(common: &CommonArgs) -> Result<Session, CtlError> {
 
 /// What changes the mesh as a whole needs a certificate of the mesh: the socket speaks for one host.
 fn needs_mesh(command: &Command, session: &Session) -> Result<(), CtlError> {
-    use crate::cli::RolloutCommand as Rollout;
+    use crate::cli::{ReleaseCommand, RolloutCommand as Rollout};
     let changes = match command {
-        Command::Rollback(_) => true,
+        Command::Rollback(_) | Command::Release(ReleaseCommand::Trust { .. }) => true,
         Command::Rollout(command) => !matches!(command, Rollout::Status { .. } | Rollout::List),
         Command::Status(_)
         | Command::Build(_)
         | Command::Release(_)
         | Command::Snapshot(_)
         | Command::Health(_)
+        | Command::Replication(_)
         | Command::Node(_)
         | Command::Journal(_)
         | Command::Mesh(_) => false,
@@ -102,7 +115,7 @@ fn needs_mesh(command: &Command, session: &Session) -> Result<(), CtlError> {
 }
 
 /// Runs a command until it ends or somebody presses Ctrl-C.
-fn until_interrupted(
+pub(crate) fn until_interrupted(
     session: &Session,
     command: impl Future<Output = Result<Exit, CtlError>>,
 ) -> Result<Exit, CtlError> {

@@ -12,13 +12,19 @@
 //! `CBCTL_CONFIG` names another folder; `XDG_CONFIG_HOME` is respected.
 
 use crate::error::CtlError;
+use cbddc_domain::access::Role;
 use cbddc_domain::mesh::MeshFile;
+use cbddc_pki::certificate;
+use cbddc_pki::name::Holder;
+use cbddc_pki::signature::{Roots, Signer};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+
+pub use cbddc_pki::name::is_plain;
 
 /// The largest mesh file that is read, in bytes.
 const MESH_BYTES_MAX: u64 = 1024 * 1024;
@@ -63,17 +69,47 @@ impl Context {
 
     /// The name of the person who asks, as the certificate says.
     pub fn user(&self) -> Result<String, CtlError> {
+        let (name, _) = self.person()?;
+        Ok(name)
+    }
+
+    /// Who asks, and in which role, as the certificate says.
+    pub fn person(&self) -> Result<(String, Role), CtlError> {
         let path = self.dir.join("user.pem");
-        let certificate = CertificateDer::from_pem_file(&path).ok();
-        let name = certificate.as_ref().and_then(|certificate| {
-            let parsed = webpki::EndEntityCert::try_from(certificate).ok()?;
-            let (_, name) = parsed.valid_uri_names().next()?.rsplit_once("/user/")?;
-            Some(name.to_owned())
-        });
-        name.ok_or_else(|| {
-            CtlError::failed(format!("{} does not name a person", path.display()))
-                .hint("ask whoever holds the mesh's authority for a certificate")
+        let mesh = self.mesh()?.name;
+        let nobody = || {
+            let shown = path.display();
+            CtlError::failed(format!("{shown} does not name a person of the mesh {mesh}")).hint(
+                "ask whoever holds the mesh's root key for a certificate: `cbctl mesh user add`",
+            )
+        };
+        let certificate = CertificateDer::from_pem_file(&path).map_err(|_| nobody())?;
+        let facts = certificate::facts(&certificate, &mesh);
+        match facts.map_err(|fault| nobody().because(fault))?.mesh_holder {
+            Holder::Person { name, role } => Ok((name, role)),
+            Holder::Node(_) => Err(nobody()),
+        }
+    }
+
+    /// Signs as the person who asks.
+    pub fn signer(&self) -> Result<Signer, CtlError> {
+        let read = |name: &str| {
+            let path = self.dir.join(name);
+            fs::read(&path).map_err(|error| {
+                CtlError::failed(format!("cannot read {}", path.display())).because(error)
+            })
+        };
+        Signer::from_pem(&read("user.pem")?, &read("user.key")?).map_err(|error| {
+            CtlError::failed(format!("the context `{}` cannot sign", self.name)).because(error)
         })
+    }
+
+    /// The certificates of the mesh's root authorities.
+    pub fn roots(&self) -> Result<Roots, CtlError> {
+        let path = self.dir.join("ca.pem");
+        let unusable = || CtlError::failed(format!("{} cannot be used", path.display()));
+        let pem = fs::read(&path).map_err(|error| unusable().because(error))?;
+        Roots::from_pem(&pem).map_err(|fault| unusable().because(fault))
     }
 
     /// The mesh file, checked.
@@ -148,6 +184,16 @@ pub fn read_mesh(path: &Path) -> Result<MeshFile, CtlError> {
     })
 }
 
+/// The text of a mesh file.
+pub fn mesh_text(mesh: &MeshFile) -> Result<String, CtlError> {
+    let text = toml::to_string(mesh)
+        .map_err(|error| CtlError::failed("cannot write the mesh file").because(error))?;
+    Ok(format!(
+        "# The mesh {}. Client and agents hold the same file.\n{text}",
+        mesh.name
+    ))
+}
+
 /// A mesh file that a command is about to use: with members, and without faults.
 pub fn checked(mesh: MeshFile) -> Result<MeshFile, CtlError> {
     let faults = mesh.faults();
@@ -193,13 +239,6 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), CtlError> {
     fs::rename(&beside, path).map_err(|error| {
         CtlError::failed(format!("cannot replace {}", path.display())).because(error)
     })
-}
-
-/// Whether a text may be a folder's name and part of a certificate's URI: 1 to 64 of letters,
-/// digits, `.`, `_`, `-`, and not beginning with a dot.
-pub fn is_plain(name: &str) -> bool {
-    let fits = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
-    (1..=64).contains(&name.len()) && !name.starts_with('.') && name.bytes().all(fits)
 }
 
 fn config_dir() -> Result<PathBuf, CtlError> {

@@ -2,21 +2,29 @@
 //! and any admin's `cbctl` can go on with what another one began.
 //!
 //! In reading order: [`cli`] is what can be typed; [`context`] says which mesh is meant and who asks;
-//! [`mesh`] speaks to many nodes at once, with one outcome per node; [`commands`] has a file per
-//! noun; [`render`] turns outcomes into tables and JSON; [`error`] has the exit codes. [`pki`] makes
-//! a mesh's certificates and [`tls`] uses them; [`enrol`] brings them to hosts through [`ssh`].
+//! [`mesh`] speaks to many nodes at once, with one outcome per node; [`learn`] asks one of them who is in
+//! the mesh, and [`roster`] changes that; [`commands`] has a file per
+//! noun; [`mesh_check`] and [`audit`] look at replication; [`render`] turns outcomes into tables and JSON; [`error`] has the exit codes. [`tls`] uses a
+//! mesh's certificates; [`enrol`] brings them to hosts through [`ssh`]; [`passphrase`] asks for what
+//! opens the root's key.
 
+pub mod audit;
+pub mod away;
 pub mod cli;
+pub mod clusters;
 pub mod commands;
 pub mod context;
 pub mod enrol;
 pub mod error;
+pub mod learn;
 pub mod mesh;
 pub mod mesh_check;
 pub mod outcome;
-pub mod pki;
+pub mod passphrase;
 pub mod render;
 pub mod rollout;
+pub mod roster;
+pub mod signatures;
 pub mod ssh;
 pub mod survey;
 pub mod tls;

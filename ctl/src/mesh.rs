@@ -1,12 +1,17 @@
 //! Speaks to many nodes at once: bounded, within a time limit, one outcome per node.
 
+mod local;
+mod selection;
+
 use crate::context::{self, Context};
 use crate::error::{CtlError, chain};
+use crate::learn::Heard;
 use crate::outcome::reason;
 pub use crate::outcome::{Outcome, outcome_of};
 use crate::tls;
 use cbddc_domain::id::NodeName;
 use cbddc_domain::mesh::{Environment, Member, MeshFile};
+use cbddc_pki::signature::Signer;
 use cbddc_proto::MESSAGE_BYTES_MAX;
 use cbddc_proto::v1;
 use rustls::ClientConfig;
@@ -34,13 +39,16 @@ struct Inner {
     context: Option<Context>,
     mesh: MeshFile,
     reach: Reach,
-    nodes: BTreeMap<NodeName, Peer>,
+    nodes: BTreeMap<NodeName, Arc<Peer>>,
+    /// What a member said of who is in the mesh; unset: nobody was asked, or nobody answered.
+    heard: Option<Heard>,
     jobs: usize,
     timeout: Duration,
-    standing: Mutex<String>,
+    standing: Arc<Mutex<String>>,
 }
 
 /// How agents are reached.
+#[derive(Clone)]
 enum Reach {
     /// Over the network, with a certificate.
     Mesh(Arc<ClientConfig>),
@@ -51,6 +59,13 @@ enum Reach {
 struct Peer {
     address: String,
     channel: OnceCell<Channel>,
+}
+
+impl Peer {
+    fn new(address: String) -> Self {
+        let channel = OnceCell::new();
+        Self { address, channel }
+    }
 }
 
 impl Session {
@@ -98,13 +113,12 @@ impl Session {
             ))
             .hint("run it as root, see `systemctl status cbagent`, or name a mesh with --context")
         })?;
-        let member = Member {
-            name: node,
-            address: String::new(),
-        };
+        let member = Member::new(node, "");
         let mesh = MeshFile {
             name,
             environment: Environment::Local,
+            recovery: None,
+            voters: None,
             members: vec![member],
         };
         let reach = Reach::Socket(path.to_owned());
@@ -118,13 +132,9 @@ impl Session {
         jobs: usize,
         timeout: Duration,
     ) -> Self {
-        let peer = |address| Peer {
-            address,
-            channel: OnceCell::new(),
-        };
         let addresses = mesh.addresses().into_iter();
         let nodes = addresses
-            .map(|(name, address)| (name, peer(address)))
+            .map(|(name, address)| (name, Arc::new(Peer::new(address))))
             .collect();
         Self {
             inner: Arc::new(Inner {
@@ -132,11 +142,63 @@ impl Session {
                 mesh,
                 reach,
                 nodes,
+                heard: None,
                 jobs: jobs.max(1),
                 timeout,
-                standing: Mutex::new("nothing was changed".to_owned()),
+                standing: Arc::new(Mutex::new("nothing was changed".to_owned())),
             }),
         }
+    }
+
+    /// The same, with the members as one of them said; connections are shared.
+    pub(crate) fn with(&self, mesh: MeshFile, heard: Heard) -> Self {
+        let inner = &self.inner;
+        let addresses = mesh.addresses().into_iter();
+        let nodes = addresses.map(|(name, address)| {
+            let held = inner.nodes.get(&name);
+            let held = held.filter(|peer| peer.address == address).cloned();
+            (name, held.unwrap_or_else(|| Arc::new(Peer::new(address))))
+        });
+        Self {
+            inner: Arc::new(Inner {
+                nodes: nodes.collect(),
+                context: inner.context.clone(),
+                mesh,
+                reach: inner.reach.clone(),
+                heard: Some(heard),
+                jobs: inner.jobs,
+                timeout: inner.timeout,
+                standing: Arc::clone(&inner.standing),
+            }),
+        }
+    }
+
+    /// What a member said of who is in the mesh.
+    pub fn heard(&self) -> Option<&Heard> {
+        self.inner.heard.as_ref()
+    }
+
+    /// The context; unset where only this host is spoken to.
+    pub fn context(&self) -> Option<&Context> {
+        self.inner.context.as_ref()
+    }
+
+    /// The certificates that the agent of a node proves to be it with, its own first.
+    pub async fn shown_chain(&self, node: &NodeName) -> Result<Vec<Vec<u8>>, CtlError> {
+        let peer = self.inner.nodes.get(node);
+        let (Some(peer), Reach::Mesh(tls)) = (peer, &self.inner.reach) else {
+            return Err(CtlError::failed(format!("{node} is not in the mesh file")));
+        };
+        let showing = tls::shown_chain(Arc::clone(tls), &peer.address, node);
+        let shown = tokio::time::timeout(self.inner.timeout, showing).await;
+        let shown = shown.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
+        shown.map_err(|error| CtlError::failed(format!("cannot reach {node}")).because(error))
+    }
+
+    /// Where the agent of a node listens.
+    pub fn address(&self, node: &NodeName) -> Option<&str> {
+        let peer = self.inner.nodes.get(node)?;
+        Some(&peer.address)
     }
 
     /// Whether only this host is spoken to, through its agent's socket.
@@ -148,8 +210,14 @@ impl Session {
     pub fn user(&self) -> Result<String, CtlError> {
         match &self.inner.context {
             Some(context) => context.user(),
-            None => Ok("root".to_owned()),
+            None => Ok(local::user()),
         }
+    }
+
+    /// Signs as the person who asks; nothing where only this host is spoken to.
+    pub fn signer(&self) -> Result<Option<Signer>, CtlError> {
+        let context = self.inner.context.as_ref();
+        context.map(Context::signer).transpose()
     }
 
     /// The mesh.
@@ -170,28 +238,6 @@ impl Session {
     /// How many nodes are spoken to at once.
     pub fn jobs(&self) -> usize {
         self.inner.jobs
-    }
-
-    /// The named nodes, or all of them where none is named.
-    pub fn targets(&self, named: &[NodeName]) -> Result<BTreeSet<NodeName>, CtlError> {
-        if named.is_empty() {
-            return Ok(self.nodes());
-        }
-        let unknown: Vec<&str> = named
-            .iter()
-            .filter(|name| !self.inner.nodes.contains_key(*name))
-            .map(NodeName::as_str)
-            .collect();
-        if unknown.is_empty() {
-            return Ok(named.iter().cloned().collect());
-        }
-        let members: Vec<String> = self.nodes().iter().map(ToString::to_string).collect();
-        Err(CtlError::usage(format!(
-            "the mesh {} has no node {}",
-            self.inner.mesh.name,
-            unknown.join(", ")
-        ))
-        .hint(format!("its nodes are {}", members.join(", "))))
     }
 
     /// Says where things stand, for whoever presses Ctrl-C from now on.
@@ -357,6 +403,12 @@ pub mod client {
         release_service_client,
         ReleaseServiceClient,
         "Releases."
+    );
+    client!(
+        replication,
+        replication_service_client,
+        ReplicationServiceClient,
+        "Events for audits, and what agents found."
     );
     client!(
         rollout,

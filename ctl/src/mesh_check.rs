@@ -1,16 +1,21 @@
 //! The mesh check between waves: asks every agent what its node holds and lets the domain judge.
 
+use crate::clusters::clusters_of;
 use crate::mesh::{Outcome, Session, client};
 use cbddc_domain::hlc::{Hlc, VectorClock};
 use cbddc_domain::id::NodeName;
 use cbddc_domain::oplog::{Operation, OplogEntry};
 use cbddc_domain::proposer::MeshVerdict;
-use cbddc_domain::replication::{MeshWatch, PeerView};
+use cbddc_domain::replication::{
+    Arrivals, ClusterShown, ClusterWatches, PeerView, Round, Topology,
+};
 use cbddc_proto::v1;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
+use tonic::Status;
+use tonic::transport::Channel;
 
 /// The pause between two looks at all nodes.
 const PAUSE: Duration = Duration::from_millis(400);
@@ -19,6 +24,13 @@ const PAUSE: Duration = Duration::from_millis(400);
 pub struct MeshChecker {
     session: Session,
     members: BTreeSet<NodeName>,
+    /// What changes; empty: nothing does.
+    targets: BTreeSet<NodeName>,
+    /// Instead of what the agents' configurations name; empty: those.
+    collections: Vec<String>,
+    quiesce: Option<Duration>,
+    accepts_unproven: bool,
+    began: Instant,
     memory: Mutex<Memory>,
 }
 
@@ -26,11 +38,29 @@ pub struct MeshChecker {
 struct Memory {
     /// The moment from which events count, by the nodes' own clocks.
     since_wall_ms: Option<i64>,
-    watch: Option<(usize, MeshWatch)>,
+    watch: Option<(usize, ClusterWatches)>,
     looked: Option<Instant>,
+    /// Who was away from the beginning, and is no target.
+    away: BTreeSet<NodeName>,
     /// The wave that has passed, until the next one begins.
     passed: Option<usize>,
     said: BTreeSet<String>,
+}
+
+/// What one look came to.
+pub struct Looked {
+    /// The verdict.
+    pub verdict: MeshVerdict,
+    /// What it was made from; unset: no node could be looked at.
+    pub round: Option<Round>,
+    /// How many nodes showed something.
+    pub asked: usize,
+    /// Nodes on which nothing can be looked at, and why.
+    pub left_out: BTreeMap<NodeName, String>,
+    /// Nodes that did not answer, and why.
+    pub silent: BTreeMap<NodeName, String>,
+    /// How long events took so far.
+    pub arrivals: Arrivals,
 }
 
 impl MeshChecker {
@@ -39,8 +69,54 @@ impl MeshChecker {
         Self {
             session,
             members,
+            targets: BTreeSet::new(),
+            collections: Vec::new(),
+            quiesce: None,
+            accepts_unproven: false,
+            began: Instant::now(),
             memory: Mutex::default(),
         }
+    }
+
+    /// Events of these collections must be seen, whatever the agents' configurations name.
+    pub fn with_collections(mut self, collections: Vec<String>) -> Self {
+        self.collections = collections;
+        self
+    }
+
+    /// A clock that is behind may stand still for so long.
+    pub fn with_quiesce(mut self, quiesce: Duration) -> Self {
+        self.quiesce = Some(quiesce);
+        self
+    }
+
+    /// Members that are away when the first wave begins, and are none of these, are left out.
+    pub fn for_targets(mut self, targets: BTreeSet<NodeName>) -> Self {
+        self.targets = targets;
+        self
+    }
+
+    /// Passes in the end although no event of a target collection was seen to arrive.
+    pub fn accepting_unproven(mut self, accepts: bool) -> Self {
+        self.accepts_unproven = accepts;
+        self
+    }
+
+    /// Lets events of this last while count.
+    pub async fn begin_since(&self, window: Duration) {
+        let outcomes = self.observe(i64::MAX / 2, 1).await;
+        let answers = outcomes
+            .values()
+            .filter_map(Outcome::ok)
+            .flat_map(|asked| answers(asked));
+        let now_ms = answers.clone().map(|answer| answer.wall_ms).min();
+        // What one node has pruned and another has not proves nothing.
+        let pruned_ms = answers
+            .map(|answer| answer.pruned_wall_ms.saturating_add(1))
+            .max();
+        let window_ms = i64::try_from(window.as_millis()).unwrap_or(i64::MAX);
+        let since = now_ms.map(|now_ms| now_ms.saturating_sub(window_ms));
+        self.memory.lock().await.since_wall_ms = since.max(pruned_ms);
     }
 
     /// A node of a wave is about to change: events from now on count. The moment is taken from the
@@ -52,75 +128,177 @@ impl MeshChecker {
         }
         memory.passed = None;
         let outcomes = self.observe(i64::MAX / 2, 1).await;
-        let clocks = outcomes
+        if memory.since_wall_ms.is_none() {
+            let away = outcomes.iter().filter(|(node, outcome)| {
+                let silent = matches!(outcome, Outcome::Unreachable { .. } | Outcome::TimedOut);
+                silent && !self.targets.contains(*node)
+            });
+            memory.away = away.map(|(node, _)| node.clone()).collect();
+        }
+        let answers = outcomes
             .values()
-            .filter_map(|outcome| Some(outcome.ok()?.wall_ms));
-        memory.since_wall_ms = clocks.min();
+            .filter_map(Outcome::ok)
+            .flat_map(|asked| answers(asked));
+        memory.since_wall_ms = answers.map(|answer| answer.wall_ms).min();
     }
 
     /// Looks once more; returns the verdict for this wave and what is worth saying.
     pub async fn check(&self, wave: usize) -> (MeshVerdict, Vec<String>) {
+        let looked = self.look(wave).await;
+        let mut memory = self.memory.lock().await;
+        let left_out = looked.left_out.iter();
+        let mut news: Vec<String> = left_out
+            .map(|(node, why)| format!("{node} is left out of the mesh check: {why}"))
+            .collect();
+        let soaks = memory.passed == Some(wave);
+        match (&looked.verdict, &looked.round) {
+            (MeshVerdict::Passed, Some(round)) if !soaks => {
+                news.push(format!("mesh check: {}", round.proof()));
+                memory.passed = Some(wave);
+            }
+            (MeshVerdict::Pending(why), _) if !soaks => {
+                news.push(format!("mesh check: waiting: {why}"));
+            }
+            (MeshVerdict::Passed | MeshVerdict::Pending(_) | MeshVerdict::Failed(_), _) => {}
+        }
+        news.retain(|line| memory.said.insert(format!("{wave} {line}")));
+        (looked.verdict, news)
+    }
+
+    /// Looks once more, and says everything.
+    pub async fn look(&self, wave: usize) -> Looked {
         let mut memory = self.memory.lock().await;
         if let Some(looked) = memory.looked {
             tokio::time::sleep_until(looked + PAUSE).await;
         }
         let since_wall_ms = memory.since_wall_ms.unwrap_or_default();
-        let (mut views, mut silent, mut news) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+        let mut looked = Looked {
+            verdict: MeshVerdict::Passed,
+            round: None,
+            asked: 0,
+            left_out: BTreeMap::new(),
+            silent: BTreeMap::new(),
+            arrivals: Arrivals::default(),
+        };
+        let mut views = BTreeMap::new();
         for (node, outcome) in self.observe(since_wall_ms, 0).await {
             match outcome {
-                Outcome::Ok(answer) => drop(views.insert(node, view(answer))),
+                Outcome::Ok(asked) if asked.iter().all(|one| one.answer.is_err()) => {
+                    looked.silent.insert(node, why_nothing(&asked));
+                }
+                Outcome::Ok(asked) => {
+                    let shown = asked.into_iter().map(|one| self.shown(one));
+                    views.insert(node, shown.collect());
+                }
                 Outcome::Refused { word, message }
                     if word == "not_configured" || word == "nothing_runs" =>
                 {
-                    news.push(format!("{node} is left out of the mesh check: {message}"));
+                    looked.left_out.insert(node, message);
+                }
+                Outcome::Unreachable { .. } | Outcome::TimedOut if memory.away.contains(&node) => {
+                    let why = "it is away, and no target".to_owned();
+                    looked.left_out.insert(node, why);
                 }
                 Outcome::Refused { .. } | Outcome::Unreachable { .. } | Outcome::TimedOut => {
-                    silent.insert(node, outcome.why().to_owned());
+                    looked.silent.insert(node, outcome.why().to_owned());
                 }
             }
         }
         memory.looked = Some(Instant::now());
-        if memory.watch.as_ref().is_none_or(|(of, _)| *of != wave) {
-            memory.watch = Some((wave, MeshWatch::new(since_wall_ms)));
+        looked.asked = views.len();
+        if views.is_empty() && looked.silent.is_empty() {
+            return looked;
         }
-        let soaks = memory.passed == Some(wave);
-        let verdict = match &mut memory.watch {
-            _ if views.is_empty() && silent.is_empty() => MeshVerdict::Passed,
-            Some((_, watch)) => {
-                let round = watch.observe(&views, &silent);
-                let verdict = round.verdict();
-                if verdict == MeshVerdict::Passed && !soaks {
-                    news.push(format!("mesh check: {}", round.proof()));
-                    memory.passed = Some(wave);
-                }
-                if let (MeshVerdict::Pending(why), false) = (&verdict, soaks) {
-                    news.push(format!("mesh check: waiting: {why}"));
-                }
-                verdict
-            }
-            None => MeshVerdict::Pending("not looked yet".into()),
+        let new = || (wave, self.new_watch(since_wall_ms));
+        let watch = memory.watch.take().filter(|(of, _)| *of == wave);
+        let (_, watch) = memory.watch.insert(watch.unwrap_or_else(new));
+        let now_ms = self.began.elapsed().as_millis();
+        watch.at(u64::try_from(now_ms).unwrap_or(u64::MAX));
+        let round = watch.observe(views, &looked.silent);
+        looked.verdict = round.verdict();
+        looked.arrivals = watch.arrivals();
+        looked.round = Some(round);
+        looked
+    }
+
+    fn new_watch(&self, since_wall_ms: i64) -> ClusterWatches {
+        let watch = ClusterWatches::new(since_wall_ms).accepting_unproven(self.accepts_unproven);
+        let Some(quiesce) = self.quiesce else {
+            return watch;
         };
-        news.retain(|line| memory.said.insert(format!("{wave} {line}")));
-        (verdict, news)
+        let rounds = quiesce.as_millis() / PAUSE.as_millis();
+        watch.with_stalled_rounds(u32::try_from(rounds).unwrap_or(u32::MAX))
+    }
+
+    fn shown(&self, asked: Asked) -> ClusterShown {
+        let view = asked.answer.map(|answer| {
+            let mut view = view(answer);
+            if !self.collections.is_empty() {
+                view.target_collections = wanted_in(&asked.cluster, &self.collections);
+            }
+            view
+        });
+        ClusterShown {
+            cluster: asked.cluster,
+            topology: asked.topology,
+            view: view.map_err(|status| status.message().to_owned()),
+        }
     }
 
     async fn observe(
         &self,
         since_wall_ms: i64,
         limit: u32,
-    ) -> BTreeMap<NodeName, Outcome<v1::ObserveReplicationResponse>> {
-        let request = v1::ObserveReplicationRequest {
-            since_wall_ms,
-            limit,
-        };
-        let call = move |_, channel| async move {
-            Ok(client::health(channel)
-                .observe_replication(request)
-                .await?
-                .into_inner())
+    ) -> BTreeMap<NodeName, Outcome<Vec<Asked>>> {
+        let call = move |_, channel: Channel| async move {
+            let mut asked = Vec::new();
+            for (cluster, topology) in clusters_of(channel.clone()).await? {
+                let request = v1::ObserveReplicationRequest {
+                    since_wall_ms,
+                    limit,
+                    cluster: cluster.clone(),
+                };
+                let mut client = client::health(channel.clone());
+                let answer = client.observe_replication(request).await;
+                asked.push(Asked {
+                    cluster,
+                    topology,
+                    answer: answer.map(tonic::Response::into_inner),
+                });
+            }
+            Ok(asked)
         };
         self.session.fan_out(&self.members, call).await
     }
+}
+
+/// What a node answered about one of its clusters.
+struct Asked {
+    cluster: String,
+    topology: Topology,
+    answer: Result<v1::ObserveReplicationResponse, Status>,
+}
+
+fn answers(asked: &[Asked]) -> impl Iterator<Item = &v1::ObserveReplicationResponse> + Clone {
+    asked.iter().filter_map(|one| one.answer.as_ref().ok())
+}
+
+/// Of the collections that somebody named those of one cluster; those without a cluster are of each.
+fn wanted_in(cluster: &str, collections: &[String]) -> Vec<String> {
+    let of_it = collections.iter().filter_map(|wanted| {
+        match wanted.split_once('/').filter(|_| !cluster.is_empty()) {
+            Some((name, collection)) => (name == cluster).then_some(collection),
+            None => Some(wanted.as_str()),
+        }
+    });
+    of_it.map(str::to_owned).collect()
+}
+
+/// Why not one cluster of a node could be looked at.
+fn why_nothing(asked: &[Asked]) -> String {
+    let mut failed = asked.iter().filter_map(|one| one.answer.as_ref().err());
+    let why = failed.next().map(|status| status.message().to_owned());
+    why.unwrap_or_else(|| "it names no cluster".to_owned())
 }
 
 fn view(answer: v1::ObserveReplicationResponse) -> PeerView {
@@ -158,5 +336,19 @@ fn entry(event: v1::OplogEvent) -> OplogEntry {
         hlc: Hlc::new(event.wall, event.logic, event.origin),
         hash: event.hash,
         previous_hash: event.previous_hash,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::wanted_in;
+
+    #[test]
+    fn a_collection_may_be_that_of_one_cluster() {
+        let wanted = ["orders", "west/stock"].map(str::to_owned);
+        assert_eq!(wanted_in("west", &wanted), ["orders", "stock"]);
+        assert_eq!(wanted_in("east", &wanted), ["orders"]);
+        // Without clusters a name may have a stroke of its own.
+        assert_eq!(wanted_in("", &wanted), wanted);
     }
 }

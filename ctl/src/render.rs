@@ -102,11 +102,17 @@ pub fn complain<T>(rows: &[NodeRow<T>]) {
     }
 }
 
-/// How a command ends that only asks or stores: done, partial, or failed where no node did it.
+/// The word with which an agent refuses what the caller's role does not allow.
+pub const NOT_ALLOWED: &str = "not_allowed";
+
+/// How a command ends that only asks or stores: done, partial, or failed where no node did it;
+/// not allowed where that is all that there was to hear.
 pub fn exit_of<T>(rows: &[NodeRow<T>]) -> Exit {
     let results = rows.iter().filter(|row| row.result.is_some()).count();
+    let mut words = rows.iter().filter_map(|row| row.word.as_deref()).peekable();
     match results {
         _ if results == rows.len() => Exit::Done,
+        0 if words.peek().is_some() && words.all(|word| word == NOT_ALLOWED) => Exit::NotAllowed,
         0 => Exit::Failed,
         _ => Exit::Partial,
     }

@@ -4,10 +4,11 @@
 use crate::error::CtlError;
 use crate::mesh::{Outcome as Reply, Session, client};
 use crate::mesh_check::MeshChecker;
+use crate::signatures::Signatures;
 use crate::survey::{Shown, Watch};
 use cbddc_domain::id::NodeName;
 use cbddc_domain::proposer::{Command, Failure, Outcome, Proposal, Proposer, Told};
-use cbddc_domain::register::RegisterView;
+use cbddc_domain::register::{Record, RegisterView};
 use cbddc_proto::convert::required;
 use cbddc_proto::v1;
 use std::collections::BTreeMap;
@@ -18,6 +19,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tonic::Status;
 use tonic::transport::Channel;
+
+mod amend;
+
+pub use amend::{change_voters, lift};
 
 /// How long to wait before a node that went silent is followed again.
 const WATCH_AGAIN: Duration = Duration::from_millis(250);
@@ -41,6 +46,37 @@ pub async fn drive(
     proposal: Proposal,
     say: Say<'_>,
 ) -> Result<Outcome, CtlError> {
+    drive_checked(session, proposal, false, say).await
+}
+
+/// The same; `accepts_unproven`: a wave passes although no event of a target collection was seen.
+pub async fn drive_checked(
+    session: &Session,
+    proposal: Proposal,
+    accepts_unproven: bool,
+    say: Say<'_>,
+) -> Result<Outcome, CtlError> {
+    run(session, proposal, accepts_unproven, Proposer::begin, say).await
+}
+
+/// The same for a record that a person forces (rule 13).
+pub async fn drive_forced(
+    session: &Session,
+    proposal: Proposal,
+    record: Record,
+    say: Say<'_>,
+) -> Result<Outcome, CtlError> {
+    let begin = |proposal, now_ms| Proposer::force(proposal, record, now_ms);
+    run(session, proposal, false, begin, say).await
+}
+
+async fn run(
+    session: &Session,
+    proposal: Proposal,
+    accepts_unproven: bool,
+    begin: impl FnOnce(Proposal, u64) -> (Proposer, Vec<Command>),
+    say: Say<'_>,
+) -> Result<Outcome, CtlError> {
     let began = Instant::now();
     let now_ms = || u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     let (told, mut answers) = mpsc::channel(ANSWERS);
@@ -48,7 +84,10 @@ pub async fn drive(
         session: session.clone(),
         proposal: proposal.clone(),
         turns: Semaphore::new(session.jobs()),
-        checker: MeshChecker::new(session.clone(), proposal.members.clone()),
+        checker: MeshChecker::new(session.clone(), proposal.members.clone())
+            .for_targets(proposal.plan.targets().cloned().collect())
+            .accepting_unproven(accepts_unproven),
+        signatures: Signatures::new(session.mesh().name.clone(), session.signer()?),
         told,
     });
     // Dropped with this future, the tasks end with it.
@@ -56,7 +95,7 @@ pub async fn drive(
     for node in &proposal.members {
         tasks.spawn(Arc::clone(&driver).keep_looking(node.clone()));
     }
-    let (mut proposer, commands) = Proposer::begin(proposal, now_ms());
+    let (mut proposer, commands) = begin(proposal, now_ms());
     driver.perform(commands, &mut tasks);
     let mut shown = BTreeMap::new();
     let mut ticks = tokio::time::interval(TICK);
@@ -105,6 +144,7 @@ struct Driver {
     proposal: Proposal,
     turns: Semaphore,
     checker: MeshChecker,
+    signatures: Signatures,
     told: mpsc::Sender<Answer>,
 }
 
@@ -201,10 +241,14 @@ impl Driver {
             Command::Vote(node, record) => {
                 let request = v1::VoteRequest {
                     record: Some((&*record).into()),
+                    author: self.signatures.author(&record),
                 };
-                let call =
-                    |channel| async { client::rollout(channel).vote(request).await.map(drop) };
+                let call = |channel| async { client::rollout(channel).vote(request).await };
                 let answer = self.ask(&node, call).await;
+                let answer = answer.map(|voted| {
+                    let vote = voted.into_inner().vote;
+                    self.signatures.voted(&record, &node, vote);
+                });
                 Told::Voted(node, answer)
             }
             Command::Confirm(node, record, voted) => {
@@ -212,6 +256,8 @@ impl Driver {
                 let request = v1::ConfirmRequest {
                     record: Some((&*record).into()),
                     voted,
+                    author: self.signatures.author(&record),
+                    votes: self.signatures.votes(&record),
                 };
                 let call =
                     |channel| async { client::rollout(channel).confirm(request).await.map(drop) };
@@ -297,6 +343,7 @@ fn kind_word(kind: cbddc_domain::node::ProposalKind) -> &'static str {
         ProposalKind::Rollback => "a rollback to",
         ProposalKind::Resume => "going on with the rollout of",
         ProposalKind::Abort => "ending the rollout of",
+        ProposalKind::Amend => "a change of the register beside",
     }
 }
 

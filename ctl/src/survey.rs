@@ -152,16 +152,19 @@ impl Survey {
 
     /// An epoch above everything that any reached node has heard of.
     pub fn next_epoch(&self) -> Result<Epoch, CtlError> {
-        let highest = self
-            .reached()
-            .map(|(_, shown)| shown.register.highest)
-            .max()
-            .unwrap_or_default();
         let mut nonce = [0; 8];
         getrandom::fill(&mut nonce).map_err(|error| {
             CtlError::failed("the system gives no random numbers").because(error)
         })?;
-        Ok(highest.next(u64::from_le_bytes(nonce)))
+        Ok(self.highest_epoch().next(u64::from_le_bytes(nonce)))
+    }
+
+    /// The highest epoch that any reached node has heard of.
+    pub fn highest_epoch(&self) -> Epoch {
+        self.reached()
+            .map(|(_, shown)| shown.register.highest)
+            .max()
+            .unwrap_or_default()
     }
 
     /// The standing revocation of a release's build, from any node.
@@ -172,23 +175,33 @@ impl Survey {
         })
     }
 
-    /// The voters that every node names, which must be the same everywhere.
-    pub fn voters(&self, session: &Session) -> Result<BTreeSet<NodeName>, CtlError> {
-        let ours = session.mesh().voters();
-        let other: Vec<_> = self
+    /// The newest record that was decided by votes: it says who votes (rule 15).
+    pub fn elected(&self) -> Option<&Record> {
+        let elected = self
             .reached()
-            .filter(|(_, shown)| shown.register.voters != ours)
-            .map(|(node, _)| node.to_string())
-            .collect();
-        if other.is_empty() {
-            return Ok(ours);
+            .filter_map(|(_, shown)| shown.register.elected());
+        elected.max_by_key(|record| record.epoch)
+    }
+
+    /// Who votes: those that the newest record names, and until there is one those that the agents
+    /// were told at the beginning, which then has to be the same everywhere.
+    pub fn voters(&self) -> Result<BTreeSet<NodeName>, CtlError> {
+        if let Some(record) = self.elected() {
+            return Ok(record.voters.clone());
         }
-        let what = format!(
-            "the mesh files differ: {} {} other members than this context",
-            other.join(", "),
-            if other.len() == 1 { "lists" } else { "list" }
-        );
-        Err(CtlError::new(Exit::Refused, what)
-            .hint("give every host and every admin the same mesh.toml, and restart the agents"))
+        let mut told: BTreeMap<&BTreeSet<NodeName>, Vec<&str>> = BTreeMap::new();
+        for (node, shown) in self.reached() {
+            let nodes = told.entry(&shown.register.voters).or_default();
+            nodes.push(node.as_str());
+        }
+        if told.len() <= 1 {
+            return Ok(told.into_keys().next().cloned().unwrap_or_default());
+        }
+        let mut error = CtlError::new(Exit::Refused, "the agents do not agree on who votes");
+        for (voters, nodes) in told {
+            let voters: Vec<&str> = voters.iter().map(NodeName::as_str).collect();
+            error = error.detail(format!("{}: {}", nodes.join(", "), voters.join(", ")));
+        }
+        Err(error.hint("give every one of these hosts the same mesh.toml, and restart its agent"))
     }
 }

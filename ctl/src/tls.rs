@@ -123,12 +123,25 @@ pub async fn shown_certificate(
     address: &str,
     node: &NodeName,
 ) -> io::Result<Vec<u8>> {
-    let stream = dial(config, address.to_owned(), node.to_string()).await?;
-    let shown = stream.get_ref().1.peer_certificates();
-    let first = shown.and_then(|shown| shown.first());
-    first
-        .map(|certificate| certificate.to_vec())
+    let shown = shown_chain(config, address, node).await?;
+    shown
+        .into_iter()
+        .next()
         .ok_or_else(|| io::Error::other("it showed no certificate"))
+}
+
+/// The same with its issuers' certificates behind it, as far as the agent shows them.
+pub async fn shown_chain(
+    config: Arc<ClientConfig>,
+    address: &str,
+    node: &NodeName,
+) -> io::Result<Vec<Vec<u8>>> {
+    let stream = dial(config, address.to_owned(), node.to_string()).await?;
+    let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    Ok(shown
+        .iter()
+        .map(|certificate| certificate.to_vec())
+        .collect())
 }
 
 /// Connects to the agent of this host through its socket. Bound it with a time limit.

@@ -1,16 +1,22 @@
 //! Messages to domain types and back. Everything that arrives is bounded and checked here, before
 //! anything else sees it.
 
+mod register;
+pub mod replication;
+pub mod roster;
+
+pub use register::{
+    answer, revocations_from_proto, revocations_to_proto, starts_from_proto, starts_to_proto,
+};
+
 use crate::v1;
-use cbddc_domain::build::{BuildId, BuildRef, Digest};
+use cbddc_domain::build::{BuildId, BuildRef};
 use cbddc_domain::id::{InvalidName, NodeName};
 use cbddc_domain::node::ProposalKind;
 use cbddc_domain::plan::{Plan, Timing};
-use cbddc_domain::register::{
-    Answer, Epoch, Record, RecordKind, RegisterView, Revocation, Revocations,
-};
+use cbddc_domain::register::Epoch;
 use cbddc_domain::release::{Release, SetRef};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// The most nodes in one message: far above any mesh that has no orchestrator.
 pub const NODES_MAX: usize = 1024;
@@ -44,6 +50,9 @@ pub enum Malformed {
     /// Something must be above zero.
     #[error("the field `{0}` must be above zero")]
     Zero(&'static str),
+    /// Columns of one table differ in length.
+    #[error("the columns of `{0}` do not fit together")]
+    Uneven(&'static str),
     /// A node stands in two waves.
     #[error("node {0} stands in the plan twice")]
     Twice(NodeName),
@@ -173,104 +182,6 @@ impl TryFrom<v1::Release> for Release {
     }
 }
 
-impl From<RecordKind> for v1::RecordKind {
-    fn from(kind: RecordKind) -> Self {
-        match kind {
-            RecordKind::Rollout => Self::Rollout,
-            RecordKind::Rollback => Self::Rollback,
-        }
-    }
-}
-
-fn record_kind(kind: i32) -> Result<RecordKind, Malformed> {
-    match v1::RecordKind::try_from(kind) {
-        Ok(v1::RecordKind::Rollout) => Ok(RecordKind::Rollout),
-        Ok(v1::RecordKind::Rollback) => Ok(RecordKind::Rollback),
-        Ok(v1::RecordKind::Unspecified) | Err(_) => Err(Malformed::UnknownValue("record.kind")),
-    }
-}
-
-impl From<&Record> for v1::Record {
-    fn from(record: &Record) -> Self {
-        let text_of = |name: &NodeName| name.to_string();
-        Self {
-            epoch: Some(record.epoch.into()),
-            kind: v1::RecordKind::from(record.kind).into(),
-            release: record.release.as_ref().map(Into::into),
-            exceptions: record
-                .exceptions
-                .iter()
-                .map(|(n, r)| (n.to_string(), r.into()))
-                .collect(),
-            voters: record.voters.iter().map(text_of).collect(),
-            revokes: record
-                .revokes
-                .iter()
-                .map(|(b, why)| (b.to_string(), why.clone()))
-                .collect(),
-            restores: record.restores.iter().map(text_of).collect(),
-            proposed_by: record.proposed_by.clone(),
-            reason: record.reason.clone(),
-        }
-    }
-}
-
-impl TryFrom<v1::Record> for Record {
-    type Error = Malformed;
-
-    fn try_from(record: v1::Record) -> Result<Self, Malformed> {
-        bounded("record.exceptions", record.exceptions.len(), NODES_MAX)?;
-        bounded("record.revokes", record.revokes.len(), 64)?;
-        let exceptions = record.exceptions.into_iter();
-        let revokes = record.revokes.into_iter();
-        Ok(Self {
-            epoch: required("record.epoch", record.epoch)?.into(),
-            kind: record_kind(record.kind)?,
-            release: record.release.map(TryInto::try_into).transpose()?,
-            exceptions: exceptions
-                .map(|(name, release)| Ok((name.parse()?, release.try_into()?)))
-                .collect::<Result<BTreeMap<_, _>, Malformed>>()?,
-            voters: names("record.voters", record.voters)?,
-            revokes: revokes
-                .map(|(build, why)| Ok((build.parse()?, text("record.revokes", why)?)))
-                .collect::<Result<BTreeMap<_, _>, Malformed>>()?,
-            restores: names("record.restores", record.restores)?,
-            proposed_by: text("record.proposed_by", record.proposed_by)?,
-            reason: text("record.reason", record.reason)?,
-        })
-    }
-}
-
-/// Revocations as a message.
-pub fn revocations_to_proto(revocations: &Revocations) -> Vec<v1::Revocation> {
-    let message = |(build, revocation): (&Digest, &Revocation)| v1::Revocation {
-        build_digest: build.to_string(),
-        epoch: Some(revocation.epoch.into()),
-        lifted: revocation.lifted,
-        reason: revocation.reason.clone(),
-    };
-    revocations.iter().map(message).collect()
-}
-
-/// Revocations from a message.
-pub fn revocations_from_proto(given: Vec<v1::Revocation>) -> Result<Revocations, Malformed> {
-    bounded("revocations", given.len(), REVOCATIONS_MAX)?;
-    let revocation = |message: v1::Revocation| {
-        let epoch = required("revocation.epoch", message.epoch)?.into();
-        let reason = text("revocation.reason", message.reason)?;
-        let lifted = message.lifted;
-        Ok((
-            message.build_digest.parse()?,
-            Revocation {
-                epoch,
-                lifted,
-                reason,
-            },
-        ))
-    };
-    given.into_iter().map(revocation).collect()
-}
-
 impl From<&Plan> for v1::Plan {
     fn from(plan: &Plan) -> Self {
         let wave = |nodes: &Vec<NodeName>| v1::Wave {
@@ -353,6 +264,7 @@ impl From<ProposalKind> for v1::ProposalKind {
             ProposalKind::Rollback => Self::Rollback,
             ProposalKind::Resume => Self::Resume,
             ProposalKind::Abort => Self::Abort,
+            ProposalKind::Amend => Self::Amend,
         }
     }
 }
@@ -364,63 +276,23 @@ pub fn proposal_kind(kind: i32) -> Result<ProposalKind, Malformed> {
         Ok(v1::ProposalKind::Rollback) => Ok(ProposalKind::Rollback),
         Ok(v1::ProposalKind::Resume) => Ok(ProposalKind::Resume),
         Ok(v1::ProposalKind::Abort) => Ok(ProposalKind::Abort),
+        Ok(v1::ProposalKind::Amend) => Ok(ProposalKind::Amend),
         Ok(v1::ProposalKind::Unspecified) | Err(_) => Err(Malformed::UnknownValue("kind")),
     }
 }
 
-impl From<Answer> for v1::Answer {
-    fn from(answer: Answer) -> Self {
-        match answer {
-            Answer::Voted => Self::Voted,
-            Answer::No => Self::No,
-            Answer::Decided => Self::Decided,
-        }
-    }
-}
-
-/// An answer, from a message.
-pub fn answer(answer: i32) -> Result<Answer, Malformed> {
-    match v1::Answer::try_from(answer) {
-        Ok(v1::Answer::Voted) => Ok(Answer::Voted),
-        Ok(v1::Answer::No) => Ok(Answer::No),
-        Ok(v1::Answer::Decided) => Ok(Answer::Decided),
-        Ok(v1::Answer::Unspecified) | Err(_) => Err(Malformed::UnknownValue("answer")),
-    }
-}
-
-impl From<&RegisterView> for v1::RegisterView {
-    fn from(view: &RegisterView) -> Self {
-        Self {
-            promised: Some(view.promised.into()),
-            votes: view.votes.iter().map(Into::into).collect(),
-            decided: view.decided.as_ref().map(Into::into),
-            revocations: revocations_to_proto(&view.revocations),
-            voters: view.voters.iter().map(ToString::to_string).collect(),
-            highest: Some(view.highest.into()),
-        }
-    }
-}
-
-impl TryFrom<v1::RegisterView> for RegisterView {
-    type Error = Malformed;
-
-    fn try_from(view: v1::RegisterView) -> Result<Self, Malformed> {
-        bounded(
-            "register.votes",
-            view.votes.len(),
-            cbddc_domain::register::VOTES_MAX,
-        )?;
-        Ok(Self {
-            promised: required("register.promised", view.promised)?.into(),
-            votes: view
-                .votes
-                .into_iter()
-                .map(TryInto::try_into)
-                .collect::<Result<_, _>>()?,
-            decided: view.decided.map(TryInto::try_into).transpose()?,
-            revocations: revocations_from_proto(view.revocations)?,
-            voters: names("register.voters", view.voters)?,
-            highest: required("register.highest", view.highest)?.into(),
+/// Bytes from hexadecimal digits; nothing where it is no such text.
+pub fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digit = |byte: u8| {
+        char::from(byte)
+            .to_digit(16)
+            .and_then(|digit| u8::try_from(digit).ok())
+    };
+    let pairs = text.as_bytes().chunks(2);
+    pairs
+        .map(|pair| match pair {
+            [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
+            _ => None,
         })
-    }
+        .collect()
 }

@@ -265,6 +265,15 @@ mount_disk() {
     sync -f "$folder/disk"
 }
 
+# wipe I: a new disk, as it comes from the base tree, for a host that is down.
+wipe() {
+    if leader "$1" >/dev/null; then
+        die "h$1 is up: \`hosts.sh cut $1\` first"
+    fi
+    wait_until 10 "the disk of h$1 is free" disk_is_free "$1"
+    rm -f "$RUN/h$1/disk.img"
+}
+
 # offline I COMMAND…: with the disk of a host that is down; the command finds its root in $ROOT.
 offline() {
     if leader "$1" >/dev/null; then
@@ -308,7 +317,7 @@ _boot() {
         --directory="$RUN/h$host/root" --machine="$TAG-h$host" --hostname="h$host" \
         --network-namespace-path="/run/netns/$TAG-h$host" \
         --link-journal=no --resolv-conf=off --timezone=off --console=pipe \
-        --capability=CAP_BPF,CAP_PERFMON --system-call-filter="@keyring bpf"
+        --capability=CAP_NET_ADMIN,CAP_BPF,CAP_PERFMON --system-call-filter="@keyring bpf"
 }
 
 # boot I: returns once the host's systemd has started everything.
@@ -490,6 +499,7 @@ hosts.sh VERB …
   crash I                   all processes die, the disk is kept
   stop I                    clean shutdown
   boot I                    starts it again
+  wipe I                    a new disk for a host that is down
   offline I CMD…            with the disk of a host that is down, at $ROOT
   journal I [LINES]         the end of its journal
   net CMD…                  on the machine, in the hosts' network
@@ -505,7 +515,7 @@ case "$verb" in
 cut) cut_power "$@" ;;
 # Becomes the program, so that whoever ends this one ends that one.
 net) exec ip netns exec "$SWITCH" "$@" ;;
-check | base | up | down | sweep | run | enter | put | plant | crash | stop | boot | offline | journal | \
+check | base | up | down | sweep | run | enter | put | plant | crash | stop | boot | wipe | offline | journal | \
     link | split | drop | undrop | help | _boot | _offline)
     "$verb" "$@"
     ;;

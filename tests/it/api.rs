@@ -1,8 +1,9 @@
 //! What every gRPC tool may ask of an agent: which services it has, whether they serve, and where
 //! the node stands from now on.
 
-use cbagent::adapters::tls::Tls;
+use crate::fake::load_tls;
 use cbagent::config::Config;
+use cbddc_domain::id::NodeName;
 use cbddc_proto::v1;
 use cbddc_proto::v1::node_service_client::NodeServiceClient;
 use cbddc_tests::mesh::{MeshOptions, TestMesh};
@@ -23,8 +24,8 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// A connection to the first agent, as the second one would make it.
 async fn connect(mesh: &TestMesh) -> Channel {
     let config = Config::load(&mesh.node(1).config()).expect("the agent's configuration");
-    let name = |index: usize| mesh.node(index).name.parse().expect("a node name");
-    let tls = Tls::load(&config.tls, config.mesh.name.as_ref(), &name(1)).expect("usable files");
+    let name = |index: usize| -> NodeName { mesh.node(index).name.parse().expect("a node name") };
+    let tls = load_tls(&config.tls, &config.mesh.name, name(1).as_str()).expect("usable files");
     let address = format!("127.0.0.1:{}", mesh.node(0).agent_port);
     let connected = tls.connect(&address, &name(0), LIMIT).await;
     connected.expect("the agent listens")
@@ -129,12 +130,13 @@ async fn whoever_watches_a_node_is_told_of_changes_and_of_the_end() {
             phases.push(phase);
         }
     }
-    for phase in ["switching", "probation"] {
-        assert!(
-            phases.iter().any(|seen| seen == phase),
-            "no {phase} in {phases:?}"
-        );
-    }
+    // Each message is the latest state, so a short phase may pass unseen on a busy machine, but not all.
+    let saw = |phase: &str| phases.iter().any(|seen| seen == phase);
+    assert!(saw("probation"), "no probation in {phases:?}");
+    assert!(
+        saw("prepared") || saw("switching"),
+        "nothing before probation in {phases:?}"
+    );
     assert_eq!(phases.last().map(String::as_str), Some("steady"));
     drop(mesh.await.expect("the rollout went well"));
 }

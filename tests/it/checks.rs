@@ -1,12 +1,17 @@
-//! The node checks against real sockets that behave, misbehave and keep silent.
+//! The node checks against real sockets, files and programs that behave, misbehave and keep silent.
+
+mod database;
+mod exec;
+mod https;
 
 use async_trait::async_trait;
-use cbagent::adapters::checks::{HostSettings, NodeChecks};
-use cbagent::adapters::http::{BODY_BYTES_MAX, HttpAddress, HttpError, get};
-use cbagent::ports::{EffectError, Stop, Supervisor, UnitState};
-use cbddc_domain::health::{Check, Measurement, Status};
+use cbagent::adapters::checks::{HostSettings, NodeCheck, NodeChecks, Probe, UnitCheck};
+use cbagent::adapters::http::{BODY_BYTES_MAX, HttpAddress, HttpError, HttpTarget, get};
+use cbagent::adapters::skews::Skews;
+use cbagent::ports::{Care, EffectError, Stop, Supervisor, UnitState};
+use cbddc_domain::health::{Check, Measurement, Policy, Severity, Status};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -15,7 +20,10 @@ use tokio::time::Instant;
 const LIMIT: Duration = Duration::from_millis(300);
 
 /// A supervisor that only tells a state; `None` never answers.
-struct Told(Option<Result<UnitState, EffectError>>);
+struct Told(
+    Option<Result<UnitState, EffectError>>,
+    Arc<Mutex<Option<Care>>>,
+);
 
 #[async_trait]
 impl Supervisor for Told {
@@ -36,6 +44,11 @@ impl Supervisor for Told {
             Some(state) => state.clone(),
             None => std::future::pending().await,
         }
+    }
+
+    async fn care(&self) -> Result<Option<Care>, EffectError> {
+        let care = self.1.lock().expect("no panic").clone();
+        Ok(care)
     }
 }
 
@@ -66,28 +79,47 @@ fn answer(head: &str, body: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-fn address(socket: SocketAddr) -> HttpAddress {
-    HttpAddress::parse(&format!("http://{socket}/health")).unwrap()
+fn address(socket: SocketAddr) -> HttpTarget {
+    HttpTarget {
+        address: HttpAddress::parse(&format!("http://{socket}/health")).unwrap(),
+        tls: None,
+    }
 }
 
-fn running() -> Option<Result<UnitState, EffectError>> {
+pub(crate) fn running() -> Option<Result<UnitState, EffectError>> {
     Some(Ok(UnitState::Running {
         pid: 7,
         started_ms: 1,
     }))
 }
 
-fn checks(state: Option<Result<UnitState, EffectError>>) -> NodeChecks {
+/// The check of the process, and these.
+pub(crate) fn checks(
+    state: Option<Result<UnitState, EffectError>>,
+    probes: Vec<(Check, Probe)>,
+) -> NodeChecks {
+    let all = [(Check::Unit, Probe::Unit(UnitCheck::new(3)))]
+        .into_iter()
+        .chain(probes);
+    let check = |(kind, probe): (Check, Probe)| {
+        let policy = Policy {
+            name: kind.as_str().to_owned(),
+            kind,
+            severity: Severity::Critical,
+            interval_ms: 60_000,
+            timeout_ms: 300,
+            rise: 1,
+            fall: 1,
+        };
+        NodeCheck::new(policy, probe)
+    };
     NodeChecks {
-        supervisor: Arc::new(Told(state)),
-        tcp: None,
-        http: None,
-        host: None,
-        limit: LIMIT,
+        supervisor: Arc::new(Told(state, Arc::default())),
+        checks: Arc::new(all.map(check).collect()),
     }
 }
 
-fn of(measurements: &[Measurement], check: Check) -> (Status, &str) {
+pub(crate) fn of(measurements: &[Measurement], check: Check) -> (Status, &str) {
     let found = measurements
         .iter()
         .find(|one| one.check == check)
@@ -97,12 +129,8 @@ fn of(measurements: &[Measurement], check: Check) -> (Status, &str) {
 
 async fn http_of(answer: Vec<u8>) -> (Status, String) {
     let socket = server(answer).await;
-    let measured = NodeChecks {
-        http: Some(address(socket)),
-        ..checks(running())
-    }
-    .measure()
-    .await;
+    let probe = (Check::Http, Probe::Http(address(socket)));
+    let measured = checks(running(), vec![probe]).measure().await;
     let (status, detail) = of(&measured, Check::Http);
     (status, detail.to_owned())
 }
@@ -226,32 +254,59 @@ async fn the_process_is_told_in_a_sentence() {
         (None, Status::Unhealthy, "no answer within 300 ms"),
     ];
     for (state, status, detail) in cases {
-        let measured = checks(state).measure().await;
+        let measured = checks(state, Vec::new()).measure().await;
         assert_eq!(of(&measured, Check::Unit), (status, detail));
         assert_eq!(measured.len(), 1, "what is not configured is not measured");
     }
 }
 
 #[tokio::test]
+async fn a_process_that_keeps_restarting_is_degraded() {
+    let care = Arc::new(Mutex::default());
+    let checks = NodeChecks {
+        supervisor: Arc::new(Told(running(), care.clone())),
+        ..checks(None, Vec::new())
+    };
+    let after = async |restarts| {
+        *care.lock().expect("no panic") = Some(Care {
+            restarts,
+            watchdog: Some(Duration::from_secs(30)),
+        });
+        let measured = checks.measure().await;
+        let (status, detail) = of(&measured, Check::Unit);
+        (status, detail.to_owned())
+    };
+    // What happened before the agent looked is told, and not judged.
+    let (status, detail) = after(7).await;
+    assert_eq!(status, Status::Healthy);
+    assert_eq!(
+        detail,
+        "runs as process 7, watched every 30 s, started again 7 times since it was ordered to"
+    );
+    assert_eq!(after(9).await.0, Status::Healthy);
+    let (status, detail) = after(10).await;
+    assert_eq!(status, Status::Degraded);
+    assert!(
+        detail.ends_with("started again 3 times within 10 min"),
+        "{detail}"
+    );
+    // An ordered start begins anew.
+    assert_eq!(after(0).await.0, Status::Healthy);
+    assert_eq!(after(2).await.0, Status::Healthy);
+}
+
+#[tokio::test]
 async fn a_port_accepts_or_does_not() {
     let open = server("").await;
-    let measured = NodeChecks {
-        tcp: Some(open),
-        ..checks(running())
-    }
-    .measure()
-    .await;
+    let probe = (Check::Tcp, Probe::Tcp(open.to_string()));
+    let measured = checks(running(), vec![probe]).measure().await;
     assert_eq!(of(&measured, Check::Tcp).0, Status::Healthy);
     // Bound and not listening: nobody else can take the port meanwhile.
     let closed = tokio::net::TcpSocket::new_v4().unwrap();
     closed.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let closed_address = closed.local_addr().unwrap();
-    let measured = NodeChecks {
-        tcp: Some(closed_address),
-        ..checks(running())
-    }
-    .measure()
-    .await;
+    let probe = (Check::Tcp, Probe::Tcp(closed_address.to_string()));
+    let measured = checks(running(), vec![probe]).measure().await;
     let (status, detail) = of(&measured, Check::Tcp);
     assert_eq!(status, Status::Unhealthy);
     assert!(detail.contains("does not accept connections"), "{detail}");
@@ -265,9 +320,22 @@ async fn a_short_host_is_a_warning() {
         min_free_disk_bytes: 1,
         min_available_memory_bytes: 1,
         max_load_per_cpu: Some(1e9),
+        max_open_files_percent: 100,
+        max_clock_skew: Duration::from_secs(1),
+        skews: Skews::default(),
     };
+    let skews = Skews::default();
+    skews.note(&"n2".parse().unwrap(), 0, Duration::ZERO, 9_000);
     let cases = [
         (plenty.clone(), Status::Healthy, "MiB of disk free"),
+        (
+            HostSettings {
+                skews,
+                ..plenty.clone()
+            },
+            Status::Degraded,
+            "9000 ms behind that of n2",
+        ),
         (
             HostSettings {
                 min_free_disk_bytes: u64::MAX,
@@ -302,12 +370,8 @@ async fn a_short_host_is_a_warning() {
         ),
     ];
     for (settings, status, words) in cases {
-        let measured = NodeChecks {
-            host: Some(settings),
-            ..checks(running())
-        }
-        .measure()
-        .await;
+        let probe = (Check::Host, Probe::Host(settings));
+        let measured = checks(running(), vec![probe]).measure().await;
         let (found, detail) = of(&measured, Check::Host);
         assert_eq!(found, status, "{detail}");
         assert!(detail.contains(words), "{detail}");
@@ -317,11 +381,11 @@ async fn a_short_host_is_a_warning() {
 #[tokio::test]
 async fn what_hangs_does_not_hold_up_the_others() {
     let silent = server("").await;
-    let checks = NodeChecks {
-        tcp: Some(silent),
-        http: Some(address(silent)),
-        ..checks(None)
-    };
+    let probes = vec![
+        (Check::Tcp, Probe::Tcp(silent.to_string())),
+        (Check::Http, Probe::Http(address(silent))),
+    ];
+    let checks = checks(None, probes);
     let began = Instant::now();
     let measured = checks.measure().await;
     // Two of the three hang: one after the other would take twice the limit.

@@ -1,14 +1,20 @@
 //! The agent's configuration: what is taken, and that all faults come together.
 
+mod checks;
+mod clusters;
+
 use cbagent::config::{ChannelMode, Config, ConfigError, Folders, RUN_DIR, STATE_DIR};
+use cbddc_domain::id::NodeName;
+use cbddc_domain::replication::Topology;
+use cbddc_domain::trigger::{Reaction, Trigger};
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
 
-const MESH: &str = "name = \"shop\"\nenvironment = \"local\"\n[[member]]\nname = \"n1\"\naddress = \"10.0.0.1:7443\"\n";
-const LEAST: &str = r#"
+pub(crate) const MESH: &str = "name = \"shop\"\nenvironment = \"local\"\n[[member]]\nname = \"n1\"\naddress = \"10.0.0.1:7443\"\n";
+pub(crate) const LEAST: &str = r#"
 node = "n1"
 state_dir = "state"
 mesh_file = "mesh.toml"
@@ -21,7 +27,7 @@ program = "bin/cbddc"
 "#;
 
 /// A folder with a mesh file and a token.
-fn folder() -> TempDir {
+pub(crate) fn folder() -> TempDir {
     let folder = TempDir::new().expect("a temporary folder");
     fs::write(folder.path().join("mesh.toml"), MESH).expect("written");
     let token = folder.path().join("token");
@@ -30,7 +36,7 @@ fn folder() -> TempDir {
     folder
 }
 
-fn parse(folder: &Path, text: &str) -> Result<Config, ConfigError> {
+pub(crate) fn parse(folder: &Path, text: &str) -> Result<Config, ConfigError> {
     Config::parse(text, &folder.join("cbagent.toml"))
 }
 
@@ -42,7 +48,8 @@ fn the_least_that_is_needed() {
     assert_eq!(config.state_dir, folder.path().join("state"));
     assert_eq!(config.service.stop_timeout, Duration::from_secs(30));
     assert_eq!(config.service.program, PathBuf::from("bin/cbddc"));
-    assert!(config.cbddc.is_none() && config.health.http.is_none());
+    assert!(config.clusters.is_empty() && config.health.http.is_none());
+    assert_eq!(config.topology, Topology::Mesh);
     assert_eq!(config.limits.snapshots_kept, 10);
 }
 
@@ -62,7 +69,7 @@ drain = ["/bin/drain", "now"]
 address = "127.0.0.1:4001"
 token_file = "token"
 channel = "secure"
-expected_peers = ["10.0.0.2:4001"]
+expected_peers = ["10.0.0.2:4001", "n3=10.0.0.3:4001"]
 canary_writes = true
 [health]
 http = "http://127.0.0.1:5000/health"
@@ -73,6 +80,18 @@ tcp = "127.0.0.1:5000"
 bundle_unpacked = "64MiB"
 [peers]
 poll = "1min"
+probe = "700ms"
+[remediation]
+restarts = 0
+window = "1h"
+[triggers]
+sync_regression = "ask"
+after_bake = "revert-node"
+quarantine = true
+[quarantine]
+ports = ["4001"]
+[haproxy]
+agent_check = "127.0.0.1:7444"
 "#
     );
     let config = parse(folder.path(), &text).expect("all of it is known");
@@ -84,8 +103,31 @@ poll = "1min"
     assert_eq!(config.service.stop_timeout, Duration::from_millis(500));
     assert_eq!(config.health.min_free_disk, 1 << 30);
     assert_eq!(config.health.tcp, "127.0.0.1:5000".parse().ok());
+    let policy = &config.triggers.policy;
+    assert_eq!(
+        (policy.remediation.restarts, policy.remediation.window_ms),
+        (0, 3_600_000)
+    );
+    assert_eq!(policy.remediation.backoff_ms, 30_000);
+    assert_eq!(policy.baking[&Trigger::SyncRegression], Reaction::Ask);
+    assert_eq!(
+        policy.baking[&Trigger::PersistentUnhealthy],
+        Reaction::RevertNode
+    );
+    assert_eq!(
+        (policy.baked, policy.quarantine),
+        (Reaction::RevertNode, true)
+    );
+    assert_eq!(config.triggers.quarantine_ports, Some(vec![4001]));
+    assert_eq!(config.triggers.agent_check, "127.0.0.1:7444".parse().ok());
     assert_eq!(config.peers.poll, Duration::from_secs(60));
-    let cbddc = config.cbddc.clone().expect("given");
+    assert_eq!(config.peers.probe, Duration::from_millis(700));
+    let [cbddc] = config.clusters.as_slice() else {
+        panic!("one cluster");
+    };
+    let nodes = cbddc.expected_peers.iter().map(|peer| &peer.node);
+    let nodes: Vec<Option<&str>> = nodes.map(|it| it.as_ref().map(NodeName::as_str)).collect();
+    assert_eq!((cbddc.name.as_str(), nodes), ("", vec![None, Some("n3")]));
     assert_eq!(
         (cbddc.node_id.as_str(), cbddc.channel),
         ("n1", ChannelMode::Secure)
@@ -132,6 +174,26 @@ fn faults_are_named_one_by_one() {
             "[service]",
             "[service]\nstop_timeout = \"0s\"",
             "service.stop_timeout: must be from 1ms to 1d",
+        ),
+        (
+            "[service]",
+            "[triggers]\nafter_bake = \"panic\"\n[service]",
+            "triggers.after_bake: must be alarm, ask, revert-node or revert-mesh",
+        ),
+        (
+            "[service]",
+            "[triggers]\nquarantine = true\n[service]",
+            "triggers.quarantine: needs `ports` under [quarantine]",
+        ),
+        (
+            "[service]",
+            "[quarantine]\nports = [\"sync\"]\n[service]",
+            "quarantine.ports: must be ports as texts",
+        ),
+        (
+            "[service]",
+            "[haproxy]\nagent_check = \"10.0.0.1:7444\"\n[service]",
+            "haproxy.agent_check: must be a loopback address",
         ),
         (
             "[service]",
@@ -274,7 +336,8 @@ fn the_shipped_file_is_taken() {
     );
     assert_eq!(spelled.run_dir, PathBuf::from(RUN_DIR));
     let mut health = spelled.health;
-    // An example, not a default.
+    // Examples, not defaults.
+    assert_eq!(health.grace.take(), Some(Duration::from_secs(60)));
     assert_eq!(health.tcp.take(), "127.0.0.1:5000".parse().ok());
     assert_eq!(health, config.health);
     assert_eq!(spelled.limits, config.limits);

@@ -1,5 +1,8 @@
 //! `cbctl` as people and scripts meet it: the command line, files, exit codes, outcomes.
 
+mod identity;
+mod passphrases;
+
 use crate::fake::{Behaviour, Fake, Folders, expect, listener, steady};
 use cbddc_domain::build::{BuildRef, Digest};
 use cbddc_domain::register::{Epoch, Record, RecordKind};
@@ -7,8 +10,6 @@ use cbddc_domain::release::Release;
 use cbddc_proto::v1;
 use serde_json::Value;
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -16,10 +17,6 @@ fn nowhere() -> Folders {
     Folders {
         temp: TempDir::new().expect("a temporary folder"),
     }
-}
-
-fn mode(path: &Path) -> u32 {
-    fs::metadata(path).expect("a file").permissions().mode() & 0o7777
 }
 
 #[test]
@@ -47,6 +44,13 @@ fn usage_errors_exit_with_64() {
         "journal list --limit 0",
         "mesh init --name a/b --dir d",
         "mesh init --name a --dir d --member n1",
+        "mesh init --name a --dir d --no-passphrase --environment production",
+        "mesh init --name a --dir d --no-passphrase --environment staging",
+        "mesh init --name a --dir d --no-passphrase --passphrase-file f",
+        "mesh init --name a --dir d --csr-only --ca-cert f",
+        "mesh init --name a --dir d",
+        "mesh user add ana",
+        "mesh user add ana --role root",
     ] {
         let words: Vec<&str> = arguments.split_whitespace().collect();
         let output = folders.ctl(&words);
@@ -80,7 +84,8 @@ fn help_has_every_command() {
         ("health --help", "show"),
         ("node --help", "history"),
         ("journal --help", "list follow"),
-        ("mesh --help", "init issue enrol show"),
+        ("mesh --help", "init issue enrol user show"),
+        ("mesh user --help", "add"),
         (
             "status --help",
             "--output --context --timeout --jobs --node",
@@ -109,98 +114,6 @@ fn without_a_mesh_the_hint_says_how_to_get_one() {
     assert!(
         stderr.contains("hint: make one with `cbctl mesh init`"),
         "{stderr}"
-    );
-}
-
-#[test]
-fn a_mesh_is_made_once_and_for_its_owner_alone() {
-    let address = "127.0.0.1:7443".parse().expect("an address");
-    let folders = Folders::init("shop", &[("n1", address)]);
-    for file in [
-        "mesh/ca.key",
-        "mesh/user.key",
-        "mesh/nodes/n1/node.key",
-        "config/contexts/shop/user.key",
-    ] {
-        assert_eq!(mode(&folders.path(file)), 0o600, "{file}");
-    }
-    assert_eq!(mode(&folders.path("mesh")), 0o700);
-    for file in ["node.pem", "ca.pem", "mesh.toml"] {
-        assert!(folders.path("mesh/nodes/n1").join(file).exists(), "{file}");
-    }
-    let authority = fs::read(folders.path("mesh/ca.key")).expect("a key");
-    let own = fs::read(folders.path("mesh/nodes/n1/node.key")).expect("a key");
-
-    let mesh = folders.path("mesh");
-    let again = [
-        "mesh",
-        "init",
-        "--name",
-        "other",
-        "--dir",
-        mesh.to_str().expect("plain"),
-    ];
-    let (_, stderr) = expect(&folders.ctl(&again), 1);
-    assert!(stderr.contains("is there already"), "{stderr}");
-    let elsewhere = folders.path("elsewhere");
-    let again = [
-        "mesh",
-        "init",
-        "--name",
-        "shop",
-        "--dir",
-        elsewhere.to_str().expect("plain"),
-    ];
-    let (_, stderr) = expect(&folders.ctl(&again), 1);
-    assert!(
-        stderr.contains("there is a context `shop` already"),
-        "{stderr}"
-    );
-    assert!(!elsewhere.exists());
-    let (_, stderr) = expect(&folders.ctl(&["mesh", "issue", "n1"]), 1);
-    assert!(stderr.contains("is there already"), "{stderr}");
-
-    assert_eq!(
-        fs::read(folders.path("mesh/ca.key")).expect("a key"),
-        authority
-    );
-    assert_eq!(
-        fs::read(folders.path("mesh/nodes/n1/node.key")).expect("a key"),
-        own
-    );
-}
-
-#[test]
-fn a_member_is_added_with_its_address() {
-    let address = "127.0.0.1:7443".parse().expect("an address");
-    let folders = Folders::init("shop", &[("n1", address)]);
-    let (_, stderr) = expect(&folders.ctl(&["mesh", "issue", "n2"]), 1);
-    assert!(stderr.contains("--address"), "{stderr}");
-    assert!(!folders.path("mesh/nodes/n2").exists());
-    // The address is taken already.
-    let taken = ["mesh", "issue", "n2", "--address", "127.0.0.1:7443"];
-    expect(&folders.ctl(&taken), 1);
-    // A name that no certificate can carry as a host's name.
-    let number = ["mesh", "issue", "7", "--address", "127.0.0.1:7445"];
-    expect(&folders.ctl(&number), 1);
-
-    let good = [
-        "mesh",
-        "issue",
-        "n2",
-        "--address",
-        "127.0.0.1:7444",
-        "-o",
-        "json",
-    ];
-    let (stdout, stderr) = expect(&folders.ctl(&good), 0);
-    let json: Value = serde_json::from_str(&stdout).expect("JSON");
-    assert_eq!(json["members"][1]["address"], "127.0.0.1:7444");
-    assert!(stderr.contains("the mesh file changed"), "{stderr}");
-    let (shown, _) = expect(&folders.ctl(&["mesh", "show"]), 0);
-    assert_eq!(
-        shown,
-        "NODE  ADDRESS\nn1    127.0.0.1:7443\nn2    127.0.0.1:7444\n"
     );
 }
 
@@ -285,7 +198,10 @@ async fn status_says_by_its_exit_code_who_is_needed() {
                 .iter()
                 .map(|name| name.parse().expect("a name"))
                 .collect(),
+            previous: None,
+            forced: false,
             revokes: Default::default(),
+            lifts: Default::default(),
             restores: Default::default(),
             proposed_by: "ana".into(),
             reason: String::new(),

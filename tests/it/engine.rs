@@ -2,18 +2,25 @@
 //! down has not happened.
 
 use async_trait::async_trait;
-use cbagent::engine::{Engine, EngineError, EngineHandle};
-use cbagent::ports::{EffectError, JournalLine, Store, UnitState, World};
+use cbagent::engine::{ACTOR_AGENT, Engine, EngineError, EngineHandle};
+use cbagent::ports::{Compared, EffectError, JournalLine, Store, Told, UnitState, World};
+use cbagent::triggers::keep_stopped;
 use cbddc_domain::build::{BuildRef, Digest};
-use cbddc_domain::health::Measurement;
+use cbddc_domain::health::{Measurement, Policy};
 use cbddc_domain::id::NodeName;
 use cbddc_domain::node::{Context, Effect, Event, Node, Prepare, ProposalKind};
 use cbddc_domain::register::{Answer, Epoch, RegisterView};
 use cbddc_domain::release::Release;
+use cbddc_domain::starts::Start;
+use cbddc_domain::stops::{Stops, StopsChange};
 use cbddc_domain::time::{BootId, Now};
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::watch;
+
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// A disk that may be full, and a world that looks at it before each effect.
 #[derive(Default)]
@@ -22,6 +29,10 @@ pub(crate) struct Bench {
     saved: Mutex<Node>,
     /// The effects that were performed, and whether each stood on the disk before.
     performed: Mutex<Vec<(Effect, bool)>>,
+    /// How often the host still refuses to stop its node's traffic.
+    refusals: AtomicUsize,
+    /// What it stopped.
+    stopped: watch::Sender<Stops>,
 }
 
 #[async_trait]
@@ -57,6 +68,19 @@ impl World for Bench {
         Ok(())
     }
 
+    async fn apply_stops(&self, stops: &Stops) -> Result<(), EffectError> {
+        let left = self
+            .refusals
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
+                left.checked_sub(1)
+            });
+        if left.is_ok() {
+            return Err(EffectError("nft is not there yet".into()));
+        }
+        self.stopped.send_replace(stops.clone());
+        Ok(())
+    }
+
     async fn unit(&self) -> Result<UnitState, EffectError> {
         Ok(UnitState::Stopped { last_exit: None })
     }
@@ -65,12 +89,36 @@ impl World for Bench {
         Vec::new()
     }
 
+    fn checks(&self) -> Vec<Policy> {
+        Vec::new()
+    }
+
+    async fn measure_one(&self, _: usize) -> Measurement {
+        unreachable!("there is no check")
+    }
+
     async fn ask(&self, _: &NodeName, _: Epoch) -> Result<(Answer, RegisterView), EffectError> {
         Err(EffectError("there is nobody".into()))
     }
 
-    async fn register_of(&self, _: &NodeName) -> Result<RegisterView, EffectError> {
+    async fn register_of(&self, _: &NodeName, _: &[Start]) -> Result<Told, EffectError> {
         Err(EffectError("there is nobody".into()))
+    }
+
+    fn partner(&self) -> Option<NodeName> {
+        None
+    }
+
+    async fn exchange(&self, _: &NodeName) -> Result<Compared, EffectError> {
+        Err(EffectError("there is nobody".into()))
+    }
+
+    async fn fence(&self, _: &NodeName, _: Epoch) -> Result<RegisterView, EffectError> {
+        Err(EffectError("there is nobody".into()))
+    }
+
+    fn nonce(&self) -> u64 {
+        1
     }
 }
 
@@ -117,18 +165,56 @@ async fn only_once_saved(bench: &Bench, engine: &EngineHandle, event: Event) {
     assert_ne!(engine.node(), before);
 }
 
-#[tokio::test]
-async fn what_cannot_be_written_down_has_not_happened() {
-    let bench = Arc::new(Bench::default());
+/// An engine that has started.
+async fn started(bench: &Arc<Bench>) -> (EngineHandle, tokio::task::JoinHandle<()>) {
     let name: NodeName = "a".parse().expect("a name");
     let context = Context {
         voters: BTreeSet::from([name.clone()]),
         name,
         ask_limit_ms: 1_000,
+        policy: Default::default(),
     };
     let (engine, handle) = Engine::new(context, Node::default(), bench.clone(), bench.clone());
     let running = tokio::spawn(engine.run(Default::default()));
+    // That it started is written down first.
+    let mut started = handle.watch();
+    let begun = |node: &Arc<Node>| node.starts.is_sound() && !node.starts.known.is_empty();
+    started.wait_for(begun).await.expect("it starts");
+    (handle, running)
+}
 
+#[tokio::test]
+async fn a_host_that_could_not_cut_its_node_off_is_asked_again() {
+    let bench = Arc::new(Bench::default());
+    bench.refusals.store(1, Ordering::SeqCst);
+    let (handle, running) = started(&bench).await;
+    let world: Arc<dyn World> = bench.clone();
+    let keeping = tokio::spawn(keep_stopped(
+        handle.clone(),
+        world,
+        false,
+        Default::default(),
+    ));
+    let mut stopped = bench.stopped.subscribe();
+    let event = Event::ChangeStops {
+        change: StopsChange::Quarantined(true),
+        reason: "forks".into(),
+        by: ACTOR_AGENT.into(),
+    };
+    handle.tell(event, ACTOR_AGENT).await.expect("it is taken");
+    let cut_off = stopped.wait_for(|stops| stops.quarantined.is_some());
+    let cut_off = tokio::time::timeout(LIMIT, cut_off).await;
+    cut_off
+        .expect("it is cut off in time")
+        .expect("the bench is there");
+    keeping.abort();
+    running.abort();
+}
+
+#[tokio::test]
+async fn what_cannot_be_written_down_has_not_happened() {
+    let bench = Arc::new(Bench::default());
+    let (handle, running) = started(&bench).await;
     only_once_saved(&bench, &handle, prepare()).await;
     assert_eq!(*bench.performed.lock().expect("no panic"), []);
     only_once_saved(&bench, &handle, activate()).await;

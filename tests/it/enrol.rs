@@ -2,9 +2,9 @@
 
 use crate::fake::{Folders, expect};
 use cbctl::cli::{EnrolledHost, enrolled_host};
-use cbctl::enrol::bundle::{Bundle, config_of};
+use cbctl::enrol::bundle::{Bundle, Join, config_of};
 use cbctl::enrol::look::{Look, LookFault};
-use cbctl::enrol::plan::{Refusal, Step, Wanted, plan};
+use cbctl::enrol::plan::{Refusal, Step, Wanted, Way, plan};
 use cbctl::ssh::{Ssh, SshError};
 use cbddc_domain::id::NodeName;
 use std::fs;
@@ -34,6 +34,7 @@ fn wanted() -> Wanted {
         config: true,
         token: false,
         replace: false,
+        way: Way::Carried { issuer: false },
     }
 }
 
@@ -257,6 +258,42 @@ fn the_plan_says_each_step_and_the_certificate_comes_last() {
             "check that the agent answers with that certificate",
         ]
     );
+}
+
+#[test]
+fn a_host_that_joins_makes_its_own_key() {
+    let joins = Wanted {
+        way: Way::Token { issuer: node("h9") },
+        ..wanted()
+    };
+    let steps = plan(&look(INSTALLED), &joins).expect("it is not refused");
+    let said: Vec<String> = steps.iter().map(ToString::to_string).collect();
+    assert_eq!(said[0], "make a key there, and join by a token of h9");
+    assert_eq!(said[1], "put /etc/cbagent/cbagent.toml");
+    assert!(!said.concat().contains("node."), "{said:?}");
+    let bundle = Bundle::of(&steps, |file| Some(format!("<{file}>").into_bytes()));
+    let bundle = bundle.joining(Join {
+        token: "a secret".to_owned(),
+        issuer: "it's:7443".to_owned(),
+        node: node("h1"),
+        listen: "10.0.0.1:7443".to_owned(),
+    });
+    let script = bundle.script(false);
+    assert!(script.contains("JOIN=8 NODE=h1 ISSUER='it'\\''s:7443' LISTEN='10.0.0.1:7443'\n"));
+    assert!(
+        !script.contains("a secret"),
+        "the token is not in the script"
+    );
+    assert!(bundle.payload().ends_with(b">a secret"));
+
+    let first = Wanted {
+        way: Way::Carried { issuer: true },
+        ..wanted()
+    };
+    let steps = plan(&look(INSTALLED), &first).expect("it is not refused");
+    let last = steps.iter().rposition(|step| matches!(step, Step::Put(_)));
+    assert_eq!(steps[last.expect("files")], Step::Put("node.pem"));
+    assert!(steps.contains(&Step::Put("issuing.key")) && steps.contains(&Step::MakeIssuer));
 }
 
 #[test]

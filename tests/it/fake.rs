@@ -1,6 +1,7 @@
 //! A mesh of stand-ins: real certificates and real TLS, but agents that answer as they are told.
 
-use cbagent::adapters::tls::{ConnectInfo, Tls, incoming};
+use cbagent::adapters::clock::TrustedTime;
+use cbagent::adapters::tls::{ConnectInfo, IdentityFiles, Tls, TlsError, incoming};
 use cbagent::config::TlsFiles;
 use cbddc_proto::v1;
 use cbddc_proto::v1::build_service_server::{BuildService, BuildServiceServer};
@@ -47,7 +48,7 @@ impl Fake {
 
     /// Serves on the listener for as long as the runtime lives.
     pub(crate) fn serve(&self, listener: TcpListener, tls: &Tls) {
-        let incoming = incoming(listener, tls.acceptor(), tls.mesh());
+        let incoming = incoming(listener, tls.clone());
         let server = tonic::transport::Server::builder()
             .add_service(NodeServiceServer::new(self.clone()))
             .add_service(BuildServiceServer::new(self.clone()))
@@ -80,7 +81,7 @@ impl NodeService for Fake {
         let peer = request
             .extensions()
             .get::<ConnectInfo>()
-            .map(|info| info.peer.to_string());
+            .map(|info| info.caller_at(0).to_string());
         match &self.behaviour {
             Behaviour::Answer(status) => Ok(Response::new(v1::GetStatusResponse {
                 agent_version: peer.unwrap_or_default(),
@@ -117,6 +118,27 @@ impl NodeService for Fake {
         &self,
         _: Request<v1::UnadoptRequest>,
     ) -> Result<Response<v1::UnadoptResponse>, Status> {
+        Err(Status::failed_precondition("not here"))
+    }
+
+    async fn set_drained(
+        &self,
+        _: Request<v1::SetDrainedRequest>,
+    ) -> Result<Response<v1::SetDrainedResponse>, Status> {
+        Err(Status::failed_precondition("not here"))
+    }
+
+    async fn set_quarantined(
+        &self,
+        _: Request<v1::SetQuarantinedRequest>,
+    ) -> Result<Response<v1::SetQuarantinedResponse>, Status> {
+        Err(Status::failed_precondition("not here"))
+    }
+
+    async fn set_frozen(
+        &self,
+        _: Request<v1::SetFrozenRequest>,
+    ) -> Result<Response<v1::SetFrozenResponse>, Status> {
         Err(Status::failed_precondition("not here"))
     }
 
@@ -197,6 +219,7 @@ impl Folders {
             "--name".into(),
             name.into(),
         ];
+        arguments.push("--no-passphrase".into());
         arguments.extend(["--user".into(), "ana".into(), "--dir".into()]);
         arguments.push(mesh.to_str().expect("a plain path").to_owned());
         for (node, address) in members {
@@ -216,7 +239,7 @@ impl Folders {
     /// The identity of a node.
     pub(crate) fn tls(&self, mesh: &str, node: &str) -> Tls {
         let files = files(&self.path("mesh/nodes").join(node), "node");
-        Tls::load(&files, mesh, &node.parse().expect("a node name")).expect("usable files")
+        load_tls(&files, mesh, node).expect("usable files")
     }
 
     /// Runs `cbctl` to its end.
@@ -279,4 +302,15 @@ pub(crate) fn expect(output: &Output, code: i32) -> (String, String) {
         "stdout: {stdout}\nstderr: {stderr}"
     );
     (stdout, stderr)
+}
+
+/// An identity from its files alone, as an agent has it that never renewed.
+pub(crate) fn load_tls(files: &TlsFiles, mesh: &str, node: &str) -> Result<Tls, TlsError> {
+    let renewed = files.cert.with_extension("renewed");
+    let files = IdentityFiles {
+        given: files.clone(),
+        renewed,
+    };
+    let node = node.parse().expect("a node name");
+    Tls::load(files, mesh, &node, None, TrustedTime::default())
 }

@@ -2,10 +2,13 @@
 
 mod cuts;
 mod enrol;
+mod five;
+mod lost_time;
 mod packages;
 mod partition;
 mod places;
 mod power;
+mod quarantine;
 mod random_cuts;
 mod story;
 mod supervisor;

@@ -3,7 +3,10 @@
 mod bad_builds;
 mod killed_agents;
 mod killed_clients;
+mod kinds;
 mod state_folder;
+mod stops;
+mod triggers;
 mod ways_back;
 
 use cbddc_tests::mesh::{MeshOptions, Ran, TestMesh, Timing};

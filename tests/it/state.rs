@@ -26,6 +26,12 @@ fn line(number: u64) -> JournalLine {
 /// A state with something in every place, saved by a real agent.
 const SHAPE_1: &str = include_str!("../vectors/state-shape-1.json");
 
+/// The same, with what shape 2 adds.
+const SHAPE_2: &str = include_str!("../vectors/state-shape-2.json");
+
+/// The same, with what triggers and people have come to.
+const SHAPE_3: &str = include_str!("../vectors/state-shape-3.json");
+
 /// Saves three times, and closes the database.
 async fn filled(folder: &TempDir) -> (std::path::PathBuf, Node) {
     let path = folder.path().join("state.db");
@@ -178,7 +184,52 @@ fn saved_states_of_every_shape_are_read() {
     let decided = node.register.decided.as_ref().expect("a decided record");
     assert_eq!(decided.epoch.counter, 6);
     assert_eq!(node.register.revocations.len(), 1);
+    round_trips(&node);
+    assert!(node.starts.is_sound() && node.peers.is_empty());
+    let node: Node = serde_json::from_str(SHAPE_2).expect("the state of shape 2");
+    round_trips(&node);
+    let register = &node.register;
+    assert!(
+        register
+            .decided
+            .as_ref()
+            .is_some_and(|record| record.forced)
+    );
+    let elected = register
+        .elected()
+        .expect("who votes is kept beside what was forced");
+    assert!(elected.previous.is_some() && elected.voters.len() == 2);
+    assert!(register.forgotten > Default::default() && !node.starts.is_sound());
+    assert_eq!((node.starts.known.len(), node.peers.len()), (2, 1));
+    assert!(
+        node.history
+            .iter()
+            .any(|generation| generation.forced.is_some())
+    );
+}
+
+#[test]
+fn what_triggers_and_people_stopped_is_saved() {
+    let node: Node = serde_json::from_str(SHAPE_3).expect("the state of shape 3");
+    round_trips(&node);
+    let (vigil, stops) = (&node.vigil, &node.stops);
+    assert!(
+        vigil
+            .guard
+            .as_ref()
+            .is_some_and(|guard| guard.left.is_some())
+    );
+    assert!(vigil.rollback.is_some() && vigil.patience.is_some());
+    assert_eq!(
+        (vigil.restarts.len(), vigil.due.len(), vigil.alarms.len()),
+        (1, 1, 1)
+    );
+    assert!(stops.drained.is_some() && stops.quarantined.is_some() && stops.frozen.is_some());
+    assert!(node.bake.is_some_and(|bake| bake.unclean));
+}
+
+fn round_trips(node: &Node) {
     let again: Node =
-        serde_json::from_str(&serde_json::to_string(&node).expect("JSON")).expect("the same");
-    assert_eq!(again, node);
+        serde_json::from_str(&serde_json::to_string(node).expect("JSON")).expect("the same");
+    assert_eq!(again, *node);
 }

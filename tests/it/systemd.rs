@@ -100,6 +100,7 @@ fn engine() -> (Engine, EngineHandle) {
         voters: BTreeSet::from([name.clone()]),
         name,
         ask_limit_ms: 1_000,
+        policy: Default::default(),
     };
     Engine::new(context, Node::default(), bench.clone(), bench)
 }

@@ -43,6 +43,8 @@ fn sources() -> Vec<(String, String)> {
         "proto/src",
         "agent/src",
         "agent/domain/src",
+        "agent/oplog/src",
+        "agent/pki/src",
         "ctl/src",
         "tests",
     ]

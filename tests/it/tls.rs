@@ -1,6 +1,6 @@
 //! Who gets in: the acceptor and the connector against right and wrong certificates.
 
-use crate::fake::{Behaviour, Fake, Folders, files, listener, steady};
+use crate::fake::{Behaviour, Fake, Folders, files, listener, load_tls, steady};
 use cbagent::adapters::tls::{Tls, TlsError};
 use cbddc_domain::id::NodeName;
 use cbddc_proto::v1;
@@ -84,8 +84,10 @@ async fn another_mesh_is_refused_by_both_sides() {
     let refused = ask(&other.tls("shop", "n2"), address, "n1")
         .await
         .expect_err("another authority");
-    // Both authorities have the same name, so it is the signature that tells them apart.
-    assert!(refused.contains("BadSignature"), "{refused}");
+    assert!(
+        refused.contains("does not come from the mesh's root"),
+        "{refused}"
+    );
     // A client that believes the server, but comes with the other mesh's certificate.
     let foreign = files(&other.path("mesh/nodes/n2"), "node");
     let cert = fs::read(&foreign.cert).expect("a file");
@@ -164,7 +166,7 @@ fn issue(folders: &Folders, change: impl FnOnce(&mut CertificateParams)) -> (Vec
     let issuer = Issuer::new(authority, KeyPair::from_pem(&key).expect("a key"));
     let mut params = CertificateParams::default();
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    params.subject_alt_names = vec![uri("cbddc://shop/user/eve")];
+    params.subject_alt_names = vec![uri("cbddc://shop/user/eve/operator")];
     change(&mut params);
     let own = KeyPair::generate().expect("a key");
     let cert = params.signed_by(&own, &issuer).expect("a certificate");
@@ -178,9 +180,10 @@ fn uri(text: &str) -> SanType {
 #[tokio::test]
 async fn only_a_valid_certificate_of_this_mesh_gets_in() {
     let (folders, address) = mesh().await;
+    // A host that joins has none; what it may call is the table's to say (`access.rs`).
     assert_eq!(
         shake(&folders, address, None).await,
-        Refused::Yes,
+        Refused::No,
         "no certificate"
     );
     type Change = fn(&mut CertificateParams);
@@ -189,7 +192,8 @@ async fn only_a_valid_certificate_of_this_mesh_gets_in() {
         ("expired", Refused::Yes, |params| {
             params.not_after = date_time_ymd(2020, 1, 1)
         }),
-        ("not yet valid", Refused::Yes, |params| {
+        // This host's clock may be the one that is wrong: its battery died.
+        ("not yet valid", Refused::No, |params| {
             params.not_before = date_time_ymd(2999, 1, 1)
         }),
         ("for servers only", Refused::Yes, |params| {
@@ -199,10 +203,12 @@ async fn only_a_valid_certificate_of_this_mesh_gets_in() {
             params.subject_alt_names.clear()
         }),
         ("another mesh's name", Refused::Yes, |params| {
-            params.subject_alt_names = vec![uri("cbddc://other/user/eve")];
+            params.subject_alt_names = vec![uri("cbddc://other/user/eve/operator")];
         }),
         ("two names", Refused::Yes, |params| {
-            params.subject_alt_names.push(uri("cbddc://shop/user/ana"));
+            params
+                .subject_alt_names
+                .push(uri("cbddc://shop/user/ana/admin"));
         }),
     ];
     for (what, expected, change) in cases {
@@ -266,7 +272,7 @@ async fn who_dawdles_holds_up_nobody() {
 async fn files_that_do_not_fit_are_named() {
     let (folders, _) = mesh().await;
     let own = files(&folders.path("mesh/nodes/n1"), "node");
-    let load = |files, node: &str| Tls::load(files, "shop", &name(node)).map(drop);
+    let load = |files, node: &str| load_tls(files, "shop", node).map(drop);
     assert!(load(&own, "n1").is_ok());
     assert!(matches!(load(&own, "n2"), Err(TlsError::NotOurs { .. })));
 

@@ -9,8 +9,10 @@ use cbagent::adapters::cbddc_wire::messages::{
     HandshakeResponse, PullChanges, SecureEnvelope, SnapshotChunk, VectorClockEntry,
     VectorClockResponse, kind, to_domain,
 };
+use cbddc_domain::audit::{Audit, Page, Source};
 use cbddc_domain::hlc::Hlc;
 use cbddc_domain::oplog::{HashCheck, OplogEntry, check_hash};
+use cbddc_domain::replication::FindingKind;
 use prost::Message;
 use serde_json::Value;
 
@@ -246,6 +248,19 @@ async fn the_secure_channel_seals_and_opens_those_bytes() {
     );
 }
 
+/// An audit of these events finds that they have no hashes, and nothing worse.
+fn audit_says_no_hash(entries: &[OplogEntry]) {
+    let mut entries = entries.to_vec();
+    entries.sort_by(|a, b| (a.hlc.moment(), &a.hlc.node).cmp(&(b.hlc.moment(), &b.hlc.node)));
+    let mut audit = Audit::new(vec![Source::default()], 0);
+    audit.feed(0, Page::of_events(&entries)).unwrap();
+    audit.end(0, None);
+    let report = audit.finish();
+    let kinds: Vec<FindingKind> = report.counts.keys().copied().collect();
+    assert!(kinds.iter().all(|kind| *kind == FindingKind::NoHash) && !report.is_bad());
+    assert_eq!(kinds.is_empty(), entries.is_empty());
+}
+
 #[tokio::test]
 async fn the_captured_exchanges_decode() {
     let vectors = load("nodejs-captured-exchanges.json");
@@ -281,6 +296,7 @@ async fn the_captured_exchanges_decode() {
                     .iter()
                     .all(|entry| check_hash(entry) == HashCheck::NoHash)
             );
+            audit_says_no_hash(&entries);
             let carol = entries
                 .iter()
                 .any(|entry| entry.key == "carol" && entry.payload.len() == 1526);
@@ -318,6 +334,7 @@ async fn the_tapped_traffic_decodes() {
                                 .iter()
                                 .all(|entry| check_hash(entry) == HashCheck::NoHash)
                         );
+                        audit_says_no_hash(&entries);
                     })
                 }
                 kind::ACK => Ack::decode(payload.as_slice()).map(drop),

@@ -23,6 +23,9 @@ pub struct Generation {
     pub activated_by: Epoch,
     /// The epoch of the decided record that committed it; unset: it never was.
     pub committed: Option<Epoch>,
+    /// The epoch of the forced record that orders it (rule 13), which never commits it.
+    #[serde(default)]
+    pub forced: Option<Epoch>,
     /// True once its bake time ended clean as well.
     pub known_good: bool,
     /// The snapshot of the database from before its activation.
@@ -32,6 +35,14 @@ pub struct Generation {
     pub changes_persistence: bool,
     /// Why the node went back from it, if it did.
     pub reverted: Option<String>,
+}
+
+impl Generation {
+    /// The highest epoch that ordered it, by votes or by force: it is no longer on probation, no
+    /// revert of such an epoch touches it, and a node may fall back to it.
+    pub fn confirmed(&self) -> Option<Epoch> {
+        self.committed.max(self.forced)
+    }
 }
 
 /// What a node goes back to.
@@ -93,6 +104,7 @@ impl History {
             activated_wall_ms: wall_ms,
             activated_by,
             committed: None,
+            forced: None,
             known_good: false,
             snapshot_before: None,
             changes_persistence: false,

@@ -1,7 +1,25 @@
-//! Health: measurements, the judgement over several of them, and the judgement over time that a new
-//! release has to pass.
+//! Health: measurements, the judgement over several of them, and the judgement over time. What a new
+//! release has to pass is in `warmup`.
+//!
+//! A [`Track`] judges one check over time: `rise` and `fall`, flapping, the time after a start. A
+//! [`Panel`] holds the tracks of a node. [`judge`] is for one moment.
 //!
 //! Deliberately absent: measuring. Adapters measure; what a measurement is worth is decided here.
+
+mod flapping;
+mod history;
+mod panel;
+mod plugin;
+mod reply;
+mod skew;
+mod track;
+
+pub use history::{HealthEntry, HealthEntryKind, Tally};
+pub use panel::{CheckState, Panel};
+pub use plugin::{Perf, PluginReport, read_plugin};
+pub use reply::{HealthReply, judge_reply};
+pub use skew::{ClockOffset, doubt_clock};
+pub use track::{Policy, Track};
 
 use std::fmt;
 
@@ -74,8 +92,12 @@ pub enum Check {
     Http,
     /// It speaks CBDDC and knows its peers.
     Cbddc,
+    /// Its database can be read, is sound, and may be written to.
+    Database,
     /// Its host has room.
     Host,
+    /// A program of the operator's own says so.
+    Exec,
 }
 
 impl Check {
@@ -86,7 +108,42 @@ impl Check {
             Self::Tcp => "tcp",
             Self::Http => "http",
             Self::Cbddc => "cbddc",
+            Self::Database => "database",
             Self::Host => "host",
+            Self::Exec => "exec",
+        }
+    }
+
+    /// The kind of a word, if there is such a one.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == word)
+    }
+
+    /// Every kind.
+    pub const ALL: [Self; 7] = [
+        Self::Unit,
+        Self::Tcp,
+        Self::Http,
+        Self::Cbddc,
+        Self::Database,
+        Self::Host,
+        Self::Exec,
+    ];
+
+    /// Whether what it measured of one process says nothing of the next one. A host stays the same,
+    /// and a process that keeps ending must not look new each time.
+    pub fn begins_with_process(self) -> bool {
+        match self {
+            Self::Unit | Self::Host => false,
+            Self::Tcp | Self::Http | Self::Cbddc | Self::Database | Self::Exec => true,
+        }
+    }
+
+    /// Whether it costs so little that a node on probation may be asked several times a second.
+    pub fn is_cheap(self) -> bool {
+        match self {
+            Self::Unit | Self::Tcp | Self::Http | Self::Cbddc | Self::Host => true,
+            Self::Database | Self::Exec => false,
         }
     }
 }
@@ -97,17 +154,57 @@ impl fmt::Display for Check {
     }
 }
 
+/// How much a check may say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Severity {
+    /// At most that the node is degraded, whatever it finds.
+    Warning,
+    /// Also that the node is unhealthy, or that it is not known.
+    Critical,
+}
+
+impl Severity {
+    /// The status that counts.
+    pub fn cap(self, status: Status) -> Status {
+        match self {
+            Self::Warning => status.min(Status::Degraded),
+            Self::Critical => status,
+        }
+    }
+
+    /// The word for people and machines.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Warning => "warning",
+            Self::Critical => "critical",
+        }
+    }
+}
+
 /// One measurement.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Measurement {
     /// What was measured.
     pub check: Check,
+    /// Which check of that kind; the kind's word where there is one only.
+    pub name: String,
+    /// How much it may say.
+    pub severity: Severity,
     /// What it showed.
     pub status: Status,
     /// The same in a sentence.
     pub detail: String,
     /// How long it took, in milliseconds.
     pub took_ms: u64,
+    /// Figures that came with it.
+    pub figures: Vec<Perf>,
+}
+
+impl Measurement {
+    /// What it counts as.
+    pub fn counts(&self) -> Status {
+        self.severity.cap(self.status)
+    }
 }
 
 /// The verdict over several measurements of one moment.
@@ -121,7 +218,7 @@ pub struct Judgement {
 
 /// Judges measurements of one moment by the worst of them. Without any, nothing is known.
 pub fn judge(measurements: &[Measurement]) -> Judgement {
-    let Some(status) = measurements.iter().map(|one| one.status).max() else {
+    let Some(status) = measurements.iter().map(Measurement::counts).max() else {
         return Judgement {
             status: Status::Unknown,
             reasons: vec!["nothing was measured".into()],
@@ -129,101 +226,16 @@ pub fn judge(measurements: &[Measurement]) -> Judgement {
     };
     let mut bad: Vec<&Measurement> = measurements
         .iter()
-        .filter(|one| one.status != Status::Healthy)
+        .filter(|one| one.counts() != Status::Healthy)
         .collect();
     // A stable sort: what is equally bad stays in the order of the checks.
-    bad.sort_by_key(|one| std::cmp::Reverse(one.status));
+    bad.sort_by_key(|one| std::cmp::Reverse(one.counts()));
     let reasons = bad
         .iter()
-        .map(|one| format!("{}: {}", one.check, one.detail))
+        .map(|one| format!("{}: {}", one.name, one.detail))
         .collect();
     Judgement { status, reasons }
 }
-
-/// What a node answered on its health address, taken apart by the adapter.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HealthReply {
-    /// The HTTP status code.
-    pub code: u16,
-    /// The status word: the whole of a plain text, or the `status` of a JSON object.
-    pub word: String,
-    /// The `results` or `entries` of a JSON object: name and status word.
-    pub entries: Vec<(String, String)>,
-    /// Where a redirect points to.
-    pub location: Option<String>,
-}
-
-/// Judges a reply: status code, status word and entries together; the worst wins.
-///
-/// ASP.NET answers `Healthy` and `Degraded` with 200 and `Unhealthy` with 503, in plain text unless
-/// the service writes JSON (`EntglDb.AspNet/HealthChecks`).
-pub fn judge_reply(reply: &HealthReply) -> (Status, String) {
-    if (300..400).contains(&reply.code) {
-        return (Status::Unknown, redirect_sentence(reply));
-    }
-    let by_code = status_of_code(reply.code);
-    let by_word = Status::from_word(&reply.word).unwrap_or(Status::Unknown);
-    let by_entries = reply
-        .entries
-        .iter()
-        .map(|(_, word)| entry_status(word))
-        .max()
-        .unwrap_or(Status::Healthy);
-    let status = by_code.max(by_word).max(by_entries);
-    (status, reply_sentence(reply, status))
-}
-
-fn status_of_code(code: u16) -> Status {
-    match code {
-        200..=299 => Status::Healthy,
-        // A wrong address or missing rights: it tells nothing about the node's health.
-        400..=499 => Status::Unknown,
-        500..=599 => Status::Unhealthy,
-        _ => Status::Unknown,
-    }
-}
-
-fn entry_status(word: &str) -> Status {
-    Status::from_word(word).unwrap_or(Status::Unknown)
-}
-
-fn redirect_sentence(reply: &HealthReply) -> String {
-    let target = reply
-        .location
-        .as_deref()
-        .map_or("nowhere".to_owned(), quoted);
-    format!(
-        "answered {} and points to {target}; it is not followed, configure the final address",
-        reply.code
-    )
-}
-
-fn reply_sentence(reply: &HealthReply, status: Status) -> String {
-    let word = match Status::from_word(&reply.word) {
-        Some(known) => known.as_str().to_owned(),
-        None if reply.word.trim().is_empty() => "nothing".to_owned(),
-        None => quoted(&reply.word),
-    };
-    let mut sentence = format!("answered {} with {word}", reply.code);
-    let bad: Vec<String> = reply
-        .entries
-        .iter()
-        .filter(|(_, word)| entry_status(word) != Status::Healthy)
-        .take(ENTRIES_NAMED_MAX)
-        .map(|(name, word)| format!("{} is {}", quoted(name), quoted(word)))
-        .collect();
-    if !bad.is_empty() {
-        sentence.push_str(": ");
-        sentence.push_str(&bad.join(", "));
-    }
-    if status_of_code(reply.code) != status && Status::from_word(&reply.word) != Some(status) {
-        sentence.push_str(&format!(", which counts as {status}"));
-    }
-    sentence
-}
-
-/// How many failing entries a sentence names.
-const ENTRIES_NAMED_MAX: usize = 5;
 
 /// Somebody else's words, cut and free of control characters, so that they cannot imitate ours.
 pub fn quoted(text: &str) -> String {
@@ -242,15 +254,18 @@ pub fn quoted(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Check, HealthReply, Measurement, Status, judge, judge_reply};
+    use super::{Check, Measurement, Severity, Status, judge};
     use Status::{Degraded, Healthy, Unhealthy, Unknown};
 
     fn measurement(check: Check, status: Status) -> Measurement {
         Measurement {
             check,
+            name: check.as_str().to_owned(),
+            severity: Severity::Critical,
             status,
             detail: format!("is {status}"),
             took_ms: 1,
+            figures: Vec::new(),
         }
     }
 
@@ -292,129 +307,13 @@ mod tests {
     }
 
     #[test]
-    fn code_word_and_entries_together_and_the_worst_wins() {
-        type Case = (
-            u16,
-            &'static str,
-            &'static [(&'static str, &'static str)],
-            Status,
-            &'static str,
-        );
-        let cases: [Case; 15] = [
-            (200, "Healthy", &[], Healthy, "answered 200 with Healthy"),
-            (
-                200,
-                " healthy\r\n",
-                &[],
-                Healthy,
-                "answered 200 with Healthy",
-            ),
-            (200, "Degraded", &[], Degraded, "answered 200 with Degraded"),
-            (
-                503,
-                "Unhealthy",
-                &[],
-                Unhealthy,
-                "answered 503 with Unhealthy",
-            ),
-            (503, "Healthy", &[], Unhealthy, "answered 503 with Healthy"),
-            (
-                200,
-                "Unhealthy",
-                &[],
-                Unhealthy,
-                "answered 200 with Unhealthy",
-            ),
-            (
-                200,
-                "Healthy",
-                &[("db", "Healthy")],
-                Healthy,
-                "answered 200 with Healthy",
-            ),
-            (
-                200,
-                "Healthy",
-                &[("db", "Unhealthy"), ("a", "Healthy")],
-                Unhealthy,
-                "answered 200 with Healthy: \"db\" is \"Unhealthy\", which counts as Unhealthy",
-            ),
-            (
-                200,
-                "Healthy",
-                &[("db", "so so")],
-                Unknown,
-                "answered 200 with Healthy: \"db\" is \"so so\", which counts as Unknown",
-            ),
-            (
-                200,
-                "fine, thanks",
-                &[],
-                Unknown,
-                "answered 200 with \"fine, thanks\", which counts as Unknown",
-            ),
-            (
-                200,
-                "",
-                &[],
-                Unknown,
-                "answered 200 with nothing, which counts as Unknown",
-            ),
-            (503, "oh no", &[], Unhealthy, "answered 503 with \"oh no\""),
-            (404, "Healthy", &[], Unknown, "answered 404 with Healthy"),
-            (500, "", &[], Unhealthy, "answered 500 with nothing"),
-            (101, "Healthy", &[], Unknown, "answered 101 with Healthy"),
-        ];
-        for (code, word, entries, status, sentence) in cases {
-            let entries = entries
-                .iter()
-                .map(|(name, word)| (name.to_string(), word.to_string()))
-                .collect();
-            let reply = HealthReply {
-                code,
-                word: word.to_owned(),
-                entries,
-                location: None,
+    fn a_warning_never_counts_as_more_than_degraded() {
+        for status in [Healthy, Degraded, Unknown, Unhealthy] {
+            let warning = Measurement {
+                severity: Severity::Warning,
+                ..measurement(Check::Exec, status)
             };
-            assert_eq!(
-                judge_reply(&reply),
-                (status, sentence.to_owned()),
-                "{reply:?}"
-            );
+            assert_eq!(judge(&[warning]).status, status.min(Degraded));
         }
-    }
-
-    #[test]
-    fn a_redirect_is_reported_whatever_its_body_says() {
-        let location = Some("https://elsewhere/health".to_owned());
-        let reply = HealthReply {
-            code: 307,
-            word: "Healthy".into(),
-            entries: Vec::new(),
-            location,
-        };
-        let (status, sentence) = judge_reply(&reply);
-        assert_eq!(status, Unknown);
-        assert!(
-            sentence.contains("307 and points to \"https://elsewhere/health\""),
-            "{sentence}"
-        );
-    }
-
-    #[test]
-    fn foreign_words_are_cut_and_cannot_break_a_line() {
-        let word = format!("bad\n\u{1b}[31m{}", "é".repeat(300));
-        let reply = HealthReply {
-            code: 200,
-            word,
-            entries: Vec::new(),
-            location: None,
-        };
-        let (_, sentence) = judge_reply(&reply);
-        assert!(!sentence.contains(char::is_control), "{sentence:?}");
-        assert!(
-            sentence.chars().count() < 140 && sentence.contains('…'),
-            "{sentence}"
-        );
     }
 }

@@ -10,13 +10,17 @@
 //! [`node`] its whole state and what may happen to it; [`step`](mod@step) decides. [`plan`],
 //! [`waves`] and [`proposer`] are the client's side.
 
+pub mod access;
+pub mod audit;
 pub mod build;
 pub mod bundle;
+pub mod documents;
 mod drift;
 pub mod generation;
 pub mod health;
 pub mod hlc;
 pub mod id;
+pub mod identity;
 pub mod manifest;
 pub mod mesh;
 pub mod node;
@@ -30,9 +34,13 @@ pub mod release;
 pub mod replication;
 pub mod retention;
 pub mod rollback;
+pub mod roster;
 mod serde_pairs;
+pub mod starts;
 pub mod step;
+pub mod stops;
 pub mod time;
+pub mod trigger;
 pub mod units;
 pub mod warmup;
 pub mod waves;

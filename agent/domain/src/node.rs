@@ -1,15 +1,22 @@
 //! One agent's whole state, the events that may happen to it, and what it decides to do.
 
+mod refusal;
+
+pub use refusal::Refusal;
+
 use crate::build::BuildRef;
 use crate::generation::{GenerationNumber, History};
 use crate::id::NodeName;
 use crate::phase::Phase;
 use crate::plan::Plan;
-use crate::register::{Answer, Epoch, EpochRefusal, Record, Register, Revocations};
+use crate::register::{Answer, Epoch, Record, Register, Revocations};
 use crate::release::Release;
+use crate::starts::{Start, Starts};
+use crate::stops::{Stops, StopsChange};
 use crate::time::Deadline;
+use crate::trigger::{Observation, Policy, Vigil};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The most rollouts an agent remembers.
 pub const ROLLOUTS_MAX: usize = 20;
@@ -19,10 +26,12 @@ pub const ROLLOUTS_MAX: usize = 20;
 pub struct Context {
     /// This node.
     pub name: NodeName,
-    /// The nodes whose votes decide, from the mesh file.
+    /// The nodes whose votes decide until a decided record names others, from the mesh file.
     pub voters: BTreeSet<NodeName>,
     /// How long to wait for the voters' answers at the end of a probation, in milliseconds.
     pub ask_limit_ms: u64,
+    /// What is done about triggers.
+    pub policy: Policy,
 }
 
 /// One agent's whole state. What is in here is saved before anything is done about it.
@@ -52,6 +61,18 @@ pub struct Node {
     pub rollouts: Vec<RolloutEntry>,
     /// States of the database that an automatic restore set aside, by snapshot.
     pub owed: Vec<String>,
+    /// The agent's own starts, and whether its memory can be trusted (rule 16).
+    #[serde(default)]
+    pub starts: Starts,
+    /// The newest start that each peer told; at most [`crate::mesh::MEMBERS_MAX`].
+    #[serde(default)]
+    pub peers: BTreeMap<NodeName, Start>,
+    /// What the triggers have come to.
+    #[serde(default)]
+    pub vigil: Vigil,
+    /// What is stopped until further notice.
+    #[serde(default)]
+    pub stops: Stops,
 }
 
 impl Default for Node {
@@ -69,6 +90,10 @@ impl Default for Node {
             bake: None,
             rollouts: Vec::new(),
             owed: Vec::new(),
+            starts: Starts::default(),
+            peers: BTreeMap::new(),
+            vigil: Vigil::default(),
+            stops: Stops::default(),
         }
     }
 }
@@ -117,6 +142,9 @@ pub struct Bake {
     pub length_ms: u64,
     /// When it has ended clean.
     pub until: Deadline,
+    /// True while something is wrong: then it does not end, and begins anew once that is over.
+    #[serde(default)]
+    pub unclean: bool,
 }
 
 /// A rollout as one agent remembers it.
@@ -158,6 +186,8 @@ pub enum Effect {
     Point(Option<BuildRef>),
     /// Start the node and let its writers go on.
     Start,
+    /// Stop the node as before a switch, as far as it lets itself be, and start it again.
+    Restart,
     /// Wait until the node is ready, within the configured limit.
     Check,
 }
@@ -167,8 +197,11 @@ pub enum Effect {
 pub enum Action {
     /// Perform the pending effect and report its outcome with this number.
     Perform(Pending),
-    /// Ask the voters about an epoch and hand their answers back as events.
-    AskVoters(Epoch),
+    /// Ask these about an epoch and hand their answers back as events.
+    AskVoters(Epoch, BTreeSet<NodeName>),
+    /// Ask these to promise a fresh epoch with [`Event::Fence`]; hand back what each of them knows
+    /// after that, and then [`Event::Fenced`] (rule 16).
+    Recover(Epoch, BTreeSet<NodeName>),
 }
 
 /// What a proposer wants (rule 3).
@@ -182,6 +215,8 @@ pub enum ProposalKind {
     Resume,
     /// Ending one.
     Abort,
+    /// Changing who votes, or lifting a revocation: no node changes; the node must be free.
+    Amend,
 }
 
 /// A request for this agent's promise.
@@ -229,8 +264,12 @@ pub enum Event {
     },
     /// The proposer asks for a vote (rule 6).
     Vote(Box<Record>),
+    /// The same, from an agent, which may propose nothing but the way back.
+    VoteBack(Box<Record>),
     /// A record is known to be decided (rules 7 and 8).
     Learn(Box<Record>),
+    /// A person decided without a majority (rule 13).
+    Force(Box<Record>),
     /// An agent is known to have voted for a record.
     Hear {
         /// Who.
@@ -283,6 +322,31 @@ pub enum Event {
         /// What failed, in a sentence.
         cause: String,
     },
+    /// What was found on the node, damage and health together.
+    Observed {
+        /// The generation it speaks of.
+        generation: GenerationNumber,
+        /// What.
+        observation: Observation,
+    },
+    /// An own rollback of the mesh was tried, and is not decided.
+    RollbackTried {
+        /// Why not.
+        why: String,
+        /// True where there is nothing to go back to, so that trying again is useless.
+        nowhere: bool,
+        /// Drawn at random, so that agents do not meet again and again: waited longer by this.
+        jitter_ms: u64,
+    },
+    /// A person stops or lets go: traffic, peers or rollouts.
+    ChangeStops {
+        /// What.
+        change: StopsChange,
+        /// Why; may be empty.
+        reason: String,
+        /// Who.
+        by: String,
+    },
     /// The node's process ended by itself.
     Exited {
         /// How, in words.
@@ -301,6 +365,8 @@ pub enum Event {
         release: Box<Release>,
         /// Who asked.
         by: String,
+        /// Whether the node may switch at once, where the record orders another release.
+        may_switch: bool,
     },
     /// The node is left to whoever runs the host: the agent neither stops nor starts it any more.
     Unadopt {
@@ -311,9 +377,36 @@ pub enum Event {
     Started {
         /// Whether a process of the node runs.
         node_runs: bool,
-        /// How long a node that does not run may wait for [`Event::Met`] before it is started, in
-        /// milliseconds. Zero: the host has been up for a while, and nothing is waited for.
+        /// For how many milliseconds a node may wait for [`Event::Met`] to be started; zero: not at all.
         wait_ms: u64,
+        /// Drawn at random; tells this start from every other (rule 16).
+        nonce: u64,
+    },
+    /// A peer told its starts, oldest first (rule 16).
+    PeerStarts {
+        /// Who.
+        peer: NodeName,
+        /// At most [`crate::starts::STARTS_MAX`].
+        starts: Vec<Start>,
+    },
+    /// A peer told the newest start of this agent that it remembers, from before this agent told
+    /// its own (rule 16).
+    Recalled {
+        /// Who.
+        peer: NodeName,
+        /// Unset: it remembers none.
+        remembered: Option<Start>,
+    },
+    /// A peer that lost its memory asks for a promise, so that nothing older is voted for any more.
+    Fence(Epoch),
+    /// A peer has answered this agent, which lost its memory, and what the peer knows was handed over.
+    Fenced {
+        /// Who.
+        peer: NodeName,
+        /// Which epoch this agent had asked for.
+        epoch: Epoch,
+        /// What the peer has promised: that one, or another that is beyond it.
+        promised: Epoch,
     },
     /// Since the agent started, a majority of the voters has told what it knows (rule 17).
     Met,
@@ -354,65 +447,4 @@ pub struct Entry {
     pub generation: Option<GenerationNumber>,
     /// What happened, in a sentence.
     pub text: String,
-}
-
-/// Why a request was refused. Nothing has changed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// The epoch does not allow it.
-    #[error(transparent)]
-    Epoch(#[from] EpochRefusal),
-    /// Another rollout holds the node.
-    #[error(
-        "held by {holder} for {what} for another {left_s} s at most: wait for it, take it over with `cbctl rollout resume`, or end it with `cbctl rollout abort`"
-    )]
-    Locked {
-        /// Who.
-        holder: String,
-        /// What for.
-        what: String,
-        /// Seconds until others are admitted, rounded up.
-        left_s: u64,
-    },
-    /// The node is between two releases.
-    #[error("{0}: wait until it is steady, or look at it with `cbctl status`")]
-    Busy(String),
-    /// Nothing to act on: no lease, or it ran out.
-    #[error(
-        "epoch {0} does not hold this node (any more): its lease ran out or another command took over"
-    )]
-    NoLease(Epoch),
-    /// The node was confirmed on a release and does not go back for this epoch (rule 8).
-    #[error(
-        "confirmed on generation {generation} by epoch {committed}: use `cbctl rollback` to go back"
-    )]
-    Confirmed {
-        /// What runs.
-        generation: GenerationNumber,
-        /// The epoch that committed it.
-        committed: Epoch,
-    },
-    /// The named thing is not known here.
-    #[error("{0}")]
-    Unknown(String),
-}
-
-impl Refusal {
-    /// The stable word for machines.
-    pub fn word(&self) -> &'static str {
-        match self {
-            Self::Epoch(EpochRefusal::Behind { .. }) => "epoch_behind",
-            Self::Epoch(EpochRefusal::Sealed(_)) => "epoch_sealed",
-            Self::Epoch(EpochRefusal::Closed(_)) => "epoch_closed",
-            Self::Epoch(EpochRefusal::Revoked { .. }) => "build_revoked",
-            Self::Epoch(EpochRefusal::OtherVoters) => "other_voters",
-            Self::Epoch(EpochRefusal::OtherRecord(_)) => "other_record",
-            Self::Epoch(EpochRefusal::TooManyVotes) => "too_many_votes",
-            Self::Locked { .. } => "locked",
-            Self::Busy(_) => "busy",
-            Self::NoLease(_) => "no_lease",
-            Self::Confirmed { .. } => "confirmed",
-            Self::Unknown(_) => "unknown",
-        }
-    }
 }

@@ -10,6 +10,7 @@
 //! Reverting ─fails, no way back→ Stuck ─decided→ Switching
 //! Prepared ─lease ends→ Steady
 //! Prepared ─decided→ Switching
+//! Steady ─trigger→ Reverting
 //! ```
 //!
 //! One step may take two of these, by way of Steady. The drawing is compared with what the
@@ -165,6 +166,8 @@ pub struct Revert {
 /// The steps of a revert, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum RevertStep {
+    /// Stop the writers and let events reach the peers; only where the node served for a while.
+    Drain,
     /// Stop what runs.
     Stop,
     /// Put a snapshot back; the state being replaced is kept.
@@ -203,6 +206,8 @@ pub enum CauseKind {
     Interrupted,
     /// A later record, or a revocation, overtook the switch.
     Superseded,
+    /// A trigger was set off after the commit.
+    Triggered,
 }
 
 impl CauseKind {
@@ -216,6 +221,7 @@ impl CauseKind {
             Self::InDoubt => "in_doubt",
             Self::Interrupted => "interrupted",
             Self::Superseded => "superseded",
+            Self::Triggered => "triggered",
         }
     }
 }

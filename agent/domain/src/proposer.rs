@@ -5,19 +5,26 @@
 //! Preparing ─promises→ Waves ─all clean→ Voting ─majority→ Confirming → Done
 //!     │                  └─any failure→ Reverting → Done        (rollout, resume)
 //!     ├─promises→ Voting                                        (rollback)
+//!     ├─promises→ Voting                                        (amend: voters, lifting)
 //!     └─promises, no vote seen→ Reverting → Done                (abort)
 //! ```
+//!
+//! Whatever it wants, a change of voters that is found undecided is finished first, and it ends with
+//! [`Outcome::Changed`] (rule 15): the caller looks at the mesh again and begins anew. That is the
+//! simplest way that is right, since each epoch has one record and a change of voters changes nothing
+//! else; a rollout stops with [`Outcome::Undecided`] instead.
 //!
 //! Once the first vote is asked for, the proposer never orders a revert (rule 6).
 
 use crate::id::NodeName;
 use crate::node::ProposalKind;
 use crate::plan::Plan;
-use crate::register::{Epoch, Record, RegisterView, is_majority};
+use crate::register::{Epoch, Record, RegisterView};
 use crate::release::Release;
 use std::collections::{BTreeMap, BTreeSet};
 
 mod draft;
+mod preparing;
 mod running;
 #[cfg(test)]
 mod tests;
@@ -172,7 +179,7 @@ pub struct Proposal {
     pub epoch: Epoch,
     /// All members of the mesh.
     pub members: BTreeSet<NodeName>,
-    /// Those whose votes decide.
+    /// Those whose votes decide, unless the replies show a newer record.
     pub voters: BTreeSet<NodeName>,
     /// The plan; for a rollback and an abort, without waves.
     pub plan: Plan,
@@ -219,6 +226,13 @@ pub struct Proposer {
     stage: Stage,
     promises: BTreeMap<NodeName, RegisterView>,
     failures: BTreeMap<NodeName, Failure>,
+    /// Asked for a promise, and has neither given nor refused it for good.
+    unheard: BTreeSet<NodeName>,
+    /// Asked to be asked again: it has just started.
+    later: BTreeSet<NodeName>,
+    began_ms: u64,
+    /// The record that is voted for is a change of voters that another client left undecided.
+    finishing: bool,
     activated: BTreeSet<NodeName>,
     voted: BTreeSet<NodeName>,
     views: BTreeMap<NodeName, View>,
@@ -232,20 +246,16 @@ pub struct Proposer {
 impl Proposer {
     /// Begins; the commands ask every member for its promise.
     pub fn begin(proposal: Proposal, now_ms: u64) -> (Self, Vec<Command>) {
-        let takes_part = matches!(proposal.kind, ProposalKind::Rollout | ProposalKind::Resume);
-        let targets: BTreeSet<&NodeName> = proposal.plan.targets().filter(|_| takes_part).collect();
-        let commands = proposal.members.iter().map(|node| {
-            let next = targets
-                .contains(node)
-                .then(|| Box::new(proposal.plan.release.clone()));
-            Command::Prepare(node.clone(), next)
-        });
-        let commands = commands.collect();
-        let proposer = Self {
+        let members = proposal.members.clone();
+        let mut proposer = Self {
             proposal,
             stage: Stage::Preparing,
             promises: BTreeMap::new(),
             failures: BTreeMap::new(),
+            unheard: BTreeSet::new(),
+            later: BTreeSet::new(),
+            began_ms: now_ms,
+            finishing: false,
             activated: BTreeSet::new(),
             voted: BTreeSet::new(),
             views: BTreeMap::new(),
@@ -253,6 +263,20 @@ impl Proposer {
             asked_ms: now_ms,
             mesh_waits: String::new(),
             news: Vec::new(),
+        };
+        let commands = proposer.ask_promises(members);
+        (proposer, commands)
+    }
+
+    /// Begins with a record that a person forces (rule 13), which [`Draft::forced`] made: it is told to
+    /// every member that can be reached, and followed until they run it.
+    pub fn force(proposal: Proposal, record: Record, now_ms: u64) -> (Self, Vec<Command>) {
+        let (mut proposer, _) = Self::begin(proposal, now_ms);
+        let record = Box::new(record);
+        let commands = proposer.confirmations(&record);
+        proposer.stage = Stage::Converging {
+            record,
+            since_ms: now_ms,
         };
         (proposer, commands)
     }
@@ -300,12 +324,9 @@ impl Proposer {
         match (&self.stage, told) {
             (Stage::Done(_), _) => Vec::new(),
             (Stage::Preparing, Told::Prepared(node, answer)) => {
-                match answer {
-                    Ok(view) => drop(self.promises.insert(node, *view)),
-                    Err(failure) => drop(self.failures.insert(node, failure)),
-                }
-                self.prepared(now_ms)
+                self.promise_answered(node, answer, now_ms)
             }
+            (Stage::Preparing, Told::Tick) => self.ask_promises_again(now_ms),
             (Stage::Waves { .. }, Told::Activated(node, Ok(()))) => {
                 self.activated.insert(node);
                 Vec::new()
@@ -327,137 +348,5 @@ impl Proposer {
     fn done(&mut self, outcome: Outcome) -> Vec<Command> {
         self.stage = Stage::Done(outcome);
         Vec::new()
-    }
-
-    fn has_majority(&self, of: &BTreeSet<NodeName>) -> bool {
-        is_majority(
-            of.intersection(&self.proposal.voters).count(),
-            self.proposal.voters.len(),
-        )
-    }
-
-    /// Rule 4.
-    fn prepared(&mut self, now_ms: u64) -> Vec<Command> {
-        let heard = self.promises.len() + self.failures.len();
-        if heard < self.proposal.members.len() {
-            return Vec::new();
-        }
-        if let Some(refused) = self.why_not_begun() {
-            return self.give_up(refused);
-        }
-        let base = self
-            .promises
-            .values()
-            .filter_map(|view| view.decided.as_ref());
-        let base = base.max_by_key(|record| record.epoch).cloned();
-        let based_on = base.as_ref().map(|record| record.epoch).unwrap_or_default();
-        if let Some(vote) = self.undecided(based_on) {
-            return match self.proposal.kind {
-                // A rollback supersedes it.
-                ProposalKind::Rollback => self.propose(base.as_ref(), based_on, now_ms),
-                ProposalKind::Resume | ProposalKind::Abort => {
-                    self.news.push(format!(
-                        "a vote of epoch {} is undecided: it is proposed again",
-                        vote.epoch
-                    ));
-                    let record = Record {
-                        epoch: self.proposal.epoch,
-                        ..vote
-                    };
-                    self.ask_votes(record, now_ms)
-                }
-                ProposalKind::Rollout => self.give_up(Outcome::Undecided(vote.epoch)),
-            };
-        }
-        match self.proposal.kind {
-            ProposalKind::Rollback => self.propose(base.as_ref(), based_on, now_ms),
-            // What was to be aborted may be what is decided: then no revert may be ordered.
-            ProposalKind::Abort if based_on != self.proposal.based_on => {
-                self.give_up(Outcome::Changed)
-            }
-            ProposalKind::Abort => {
-                let cause = self.proposal.plan.reason.clone();
-                self.order_reverts(cause, now_ms)
-            }
-            ProposalKind::Rollout | ProposalKind::Resume if based_on != self.proposal.based_on => {
-                self.give_up(Outcome::Changed)
-            }
-            ProposalKind::Rollout | ProposalKind::Resume => self.begin_wave(0, now_ms),
-        }
-    }
-
-    fn propose(&mut self, base: Option<&Record>, based_on: Epoch, now_ms: u64) -> Vec<Command> {
-        if based_on != self.proposal.based_on {
-            return self.give_up(Outcome::Changed);
-        }
-        let record = self
-            .proposal
-            .draft
-            .onto(base, self.proposal.epoch, &self.proposal.voters);
-        self.ask_votes(record, now_ms)
-    }
-
-    fn give_up(&mut self, outcome: Outcome) -> Vec<Command> {
-        self.stage = Stage::Done(outcome);
-        // Closing an epoch that nothing was activated for frees the nodes at once. Only a rollout is
-        // promised by steady nodes alone: for the others, nodes may be on probation for an earlier
-        // epoch, which is not known to be dead (rule 4), and the lease has to run out.
-        if self.proposal.kind != ProposalKind::Rollout {
-            return Vec::new();
-        }
-        let cause = "it did not begin".to_owned();
-        let nodes: Vec<_> = self.promises.keys().cloned().collect();
-        nodes
-            .into_iter()
-            .map(|node| Command::Revert(node, cause.clone()))
-            .collect()
-    }
-
-    /// The vote with the highest epoch above everything decided.
-    fn undecided(&self, decided: Epoch) -> Option<Record> {
-        let votes = self.promises.values().flat_map(|view| &view.votes);
-        let votes = votes.filter(|vote| vote.epoch > decided);
-        votes.max_by_key(|vote| vote.epoch).cloned()
-    }
-
-    fn why_not_begun(&self) -> Option<Outcome> {
-        let promised: BTreeSet<_> = self.promises.keys().cloned().collect();
-        let needs_targets = matches!(
-            self.proposal.kind,
-            ProposalKind::Rollout | ProposalKind::Resume
-        );
-        let target_missing = needs_targets
-            && self
-                .proposal
-                .plan
-                .targets()
-                .any(|node| !promised.contains(node));
-        let revoked = self.promises.values().any(|view| {
-            let revocation = view
-                .revocations
-                .get(&self.proposal.plan.release.build.digest);
-            needs_targets && revocation.is_some_and(|revocation| !revocation.lifted)
-        });
-        if revoked {
-            let failure = Failure::Refused {
-                word: "build_revoked".into(),
-                text: format!("{} is revoked", self.proposal.plan.release.build),
-            };
-            let all = self
-                .promises
-                .keys()
-                .map(|node| (node.clone(), failure.clone()));
-            return Some(Outcome::Refused(all.collect()));
-        }
-        if !target_missing && self.has_majority(&promised) {
-            return None;
-        }
-        let locked =
-            |failure: &Failure| matches!(failure.word(), "locked" | "epoch_behind" | "busy");
-        let failures = self.failures.clone();
-        if failures.values().any(locked) {
-            return Some(Outcome::Locked(failures));
-        }
-        Some(Outcome::Refused(failures))
     }
 }

@@ -9,165 +9,22 @@ use crate::id::NodeName;
 use crate::release::Release;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::str::FromStr;
+
+mod epoch;
+mod record;
+mod refusal;
+mod revocations;
+mod signing;
+
+pub use epoch::Epoch;
+pub use record::{Record, RecordKind, is_majority, is_majority_of};
+pub use refusal::EpochRefusal;
+pub use revocations::{Revocation, Revocations, merge_revocations, record_revocations};
+pub use signing::vote_signing_bytes;
 
 /// The most undecided votes an agent holds. A vote is dropped once a record of its epoch or a later
 /// one is decided; more than a handful means that proposers keep dying.
 pub const VOTES_MAX: usize = 64;
-
-/// The order of proposals: a counter, then the nonce of the client that drew it (rule 1).
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
-)]
-pub struct Epoch {
-    /// Counts up; the next proposer takes the highest it heard of plus one.
-    pub counter: u64,
-    /// Drawn at random by the proposer.
-    pub nonce: u64,
-}
-
-impl Epoch {
-    /// The epoch of a new proposer that has heard of `self` at most.
-    pub fn next(self, nonce: u64) -> Self {
-        Self {
-            counter: self.counter.saturating_add(1),
-            nonce,
-        }
-    }
-}
-
-impl fmt::Display for Epoch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&format!("{}-{:016x}", self.counter, self.nonce))
-    }
-}
-
-impl FromStr for Epoch {
-    type Err = crate::id::InvalidName;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let wrong = || {
-            crate::id::InvalidName::new(
-                "epoch",
-                text,
-                "COUNTER-NONCE, as `cbctl rollout list` shows it",
-            )
-        };
-        let (counter, nonce) = text.split_once('-').ok_or_else(wrong)?;
-        Ok(Self {
-            counter: counter.parse().map_err(|_| wrong())?,
-            nonce: u64::from_str_radix(nonce, 16).map_err(|_| wrong())?,
-        })
-    }
-}
-
-/// What a record was made for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum RecordKind {
-    /// A new release that went through waves and probation.
-    Rollout,
-    /// The way back to an earlier release.
-    Rollback,
-}
-
-/// What the mesh is meant to run, once decided. A record stands alone: it says what *every* node
-/// is meant to run, so that no older record has to be kept to read it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
-    /// The epoch it was proposed in.
-    pub epoch: Epoch,
-    /// What it was made for.
-    pub kind: RecordKind,
-    /// What every node runs that `exceptions` does not name; unset: such nodes are left as they are.
-    pub release: Option<Release>,
-    /// Nodes that are meant to run something else.
-    pub exceptions: BTreeMap<NodeName, Release>,
-    /// The nodes whose votes decide (rule 15).
-    pub voters: BTreeSet<NodeName>,
-    /// Builds that this record revokes, with the reason (rule 12), by digest of the build.
-    pub revokes: BTreeMap<Digest, String>,
-    /// Nodes that restore the snapshot taken before they activated what they leave.
-    pub restores: BTreeSet<NodeName>,
-    /// Who proposed it.
-    pub proposed_by: String,
-    /// Why.
-    pub reason: String,
-}
-
-impl Record {
-    /// What `node` is meant to run; `None`: whatever it runs now.
-    pub fn release_for(&self, node: &NodeName) -> Option<&Release> {
-        self.exceptions.get(node).or(self.release.as_ref())
-    }
-}
-
-/// A build that must not start again.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Revocation {
-    /// The epoch of the record that revoked or lifted it; the higher one wins (rule 14).
-    pub epoch: Epoch,
-    /// True once a decided record has lifted it.
-    pub lifted: bool,
-    /// Why it was revoked.
-    pub reason: String,
-}
-
-/// Revocations by the digest of the build.
-pub type Revocations = BTreeMap<Digest, Revocation>;
-
-/// Merges `new` into `known` (rule 14): the higher epoch wins, revoked wins ties.
-pub fn merge_revocations(known: &mut Revocations, new: &Revocations) -> bool {
-    let mut changed = false;
-    for (build, revocation) in new {
-        let wins = known
-            .get(build)
-            .is_none_or(|held| (revocation.epoch, !revocation.lifted) > (held.epoch, !held.lifted));
-        if wins {
-            known.insert(*build, revocation.clone());
-            changed = true;
-        }
-    }
-    changed
-}
-
-/// Why a vote, a promise or an activation was refused by the register.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum EpochRefusal {
-    /// Another proposer came later (rules 3, 5, 6).
-    #[error("epoch {given} is behind epoch {promised}, which another command has taken since")]
-    Behind {
-        /// The epoch of the request.
-        given: Epoch,
-        /// The epoch that this agent has promised.
-        promised: Epoch,
-    },
-    /// This agent has answered a peer that it did not vote for the epoch (rule 9).
-    #[error("epoch {0} is sealed here: its deadline passed before it was decided")]
-    Sealed(Epoch),
-    /// This node went back from the epoch (rule 10).
-    #[error("epoch {0} is closed here: this node has gone back from it")]
-    Closed(Epoch),
-    /// A revocation stands against the build (rules 5, 6).
-    #[error("{build} is revoked: {reason}")]
-    Revoked {
-        /// The build, as people call it.
-        build: String,
-        /// Why it was revoked.
-        reason: String,
-    },
-    /// The record names other voters than this agent's mesh file (rule 15).
-    #[error(
-        "the record names other voters than this agent's mesh file: bring the mesh files in line first"
-    )]
-    OtherVoters,
-    /// Another record was voted for in the same epoch: two proposers drew the same nonce.
-    #[error("another record was voted for in epoch {0} already")]
-    OtherRecord(Epoch),
-    /// Too many undecided votes are held.
-    #[error("this agent holds {VOTES_MAX} undecided votes: finish one with `cbctl rollout resume`")]
-    TooManyVotes,
-}
 
 /// What an agent says of an epoch to a peer whose deadline passed (rule 9).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -194,6 +51,12 @@ pub struct Register {
     pub closed: BTreeSet<Epoch>,
     /// The decided record with the highest epoch.
     pub decided: Option<Record>,
+    /// Where that one was forced: the newest one that was voted for, which says who votes.
+    #[serde(default)]
+    pub elected: Option<Record>,
+    /// What this agent may have voted for below this epoch, and no longer knows (rule 16).
+    #[serde(default)]
+    pub forgotten: Epoch,
     /// Builds that must not start again.
     pub revocations: Revocations,
     /// Votes of others that were heard of, until decided: who voted in which epoch for what.
@@ -216,6 +79,40 @@ impl Register {
         self.decided
             .as_ref()
             .map_or(Epoch::default(), |record| record.epoch)
+    }
+
+    /// The newest record that was decided by votes. A forced one never says who votes (rule 13).
+    pub fn elected(&self) -> Option<&Record> {
+        let decided = self.decided.iter().filter(|record| !record.forced);
+        decided
+            .chain(&self.elected)
+            .max_by_key(|record| record.epoch)
+    }
+
+    /// The epoch of the newest record that was decided by votes.
+    pub fn elected_epoch(&self) -> Epoch {
+        self.elected()
+            .map_or(Epoch::default(), |record| record.epoch)
+    }
+
+    /// The nodes whose votes decide: those that the newest record decided by votes names, and
+    /// `genesis` until there is one (rule 15).
+    pub fn voters<'a>(&'a self, genesis: &'a BTreeSet<NodeName>) -> &'a BTreeSet<NodeName> {
+        self.elected().map_or(genesis, |record| &record.voters)
+    }
+
+    /// The voters, and those of every change of voters that is known and undecided: what holds only
+    /// where a majority of each of them says so holds whichever of them decide (rule 15).
+    pub fn electorates(&self, genesis: &BTreeSet<NodeName>) -> BTreeSet<BTreeSet<NodeName>> {
+        let heard = self.heard.values().map(|heard| &heard.record);
+        let known = self.votes.values().chain(heard);
+        let changes = known.filter(|record| self.is_open_change(record));
+        let sets = changes.map(|record| record.voters.clone());
+        sets.chain([self.voters(genesis).clone()]).collect()
+    }
+
+    fn is_open_change(&self, record: &Record) -> bool {
+        record.previous.is_some() && record.epoch > self.elected_epoch()
     }
 
     /// The highest epoch that this agent has heard of in any way.
@@ -283,7 +180,7 @@ impl Register {
     pub fn vote(
         &mut self,
         record: &Record,
-        voters: &BTreeSet<NodeName>,
+        genesis: &BTreeSet<NodeName>,
     ) -> Result<(), EpochRefusal> {
         let epoch = record.epoch;
         match self
@@ -302,11 +199,18 @@ impl Register {
             });
         }
         self.check_open(epoch)?;
-        if record.voters != *voters {
+        if record.forced {
+            return Err(EpochRefusal::Forced);
+        }
+        if !self.is_of(record, genesis) {
             return Err(EpochRefusal::OtherVoters);
         }
-        for release in record.release.iter().chain(record.exceptions.values()) {
-            self.check_revoked(release)?;
+        self.check_changes(record)?;
+        // What orders nothing new starts nothing: every node looks for itself before it starts a build.
+        if matches!(record.kind, RecordKind::Rollout | RecordKind::Rollback) {
+            for release in record.release.iter().chain(record.exceptions.values()) {
+                self.check_revoked(release)?;
+            }
         }
         if self.votes.len() >= VOTES_MAX {
             return Err(EpochRefusal::TooManyVotes);
@@ -317,9 +221,67 @@ impl Register {
         Ok(())
     }
 
+    /// Whether the voters that this agent knows decide about `record` (rule 15).
+    fn is_of(&self, record: &Record, genesis: &BTreeSet<NodeName>) -> bool {
+        if record.previous.as_ref().unwrap_or(&record.voters) == self.voters(genesis) {
+            return true;
+        }
+        // The same change, proposed again by a client that could not know that it is decided: it has
+        // the votes of those who vote now as well.
+        let held = self.elected().filter(|held| held.previous.is_some());
+        held.is_some_and(|held| held.previous == record.previous && held.voters == record.voters)
+    }
+
+    /// A change of voters changes nothing else, and neither does a lifting (rules 14 and 15).
+    fn check_changes(&self, record: &Record) -> Result<(), EpochRefusal> {
+        let decided = self.decided.as_ref();
+        let same = record.release.as_ref() == decided.and_then(|held| held.release.as_ref())
+            && decided.map_or(record.exceptions.is_empty(), |held| {
+                record.exceptions == held.exceptions
+            })
+            && record.revokes.is_empty()
+            && record.restores.is_empty();
+        let fits = match record.kind {
+            RecordKind::Rollout | RecordKind::Rollback => {
+                record.previous.is_none() && record.lifts.is_empty()
+            }
+            RecordKind::Voters => {
+                same && record.previous.is_some()
+                    && record.lifts.is_empty()
+                    && !record.voters.is_empty()
+            }
+            RecordKind::Trust => same && record.previous.is_none(),
+        };
+        if fits {
+            Ok(())
+        } else {
+            Err(EpochRefusal::ChangesMore)
+        }
+    }
+
+    /// Takes a record that a person forced without a majority (rule 13), if nothing later was
+    /// promised; it acts as decided at once. Returns true when it is news.
+    pub fn force(&mut self, record: &Record) -> Result<bool, EpochRefusal> {
+        if self.decided.as_ref() == Some(record) {
+            return Ok(false);
+        }
+        if record.epoch <= self.promised {
+            return Err(EpochRefusal::Behind {
+                given: record.epoch,
+                promised: self.promised,
+            });
+        }
+        Ok(self.learn(record))
+    }
+
     /// Learns that `record` is decided (rules 7 and 8). Returns true when it is news.
     pub fn learn(&mut self, record: &Record) -> bool {
+        let mut elected = self.elected().cloned();
         let mut news = false;
+        if !record.forced && record.epoch > self.elected_epoch() {
+            elected = Some(record.clone());
+            news = true;
+        }
         if record.epoch > self.decided_epoch() {
             self.decided = Some(record.clone());
             // What is decided fences like a promise: a vote for an earlier epoch would be forgotten
@@ -327,14 +289,23 @@ impl Register {
             self.promised = self.promised.max(record.epoch);
             news = true;
         }
+        // Kept apart only where a forced record stands over it.
+        self.elected = elected.filter(|held| self.decided.as_ref() != Some(held));
         news |= merge_revocations(&mut self.revocations, &record_revocations(record));
         self.forget();
         news
     }
 
     /// Hears that `voter` voted for `record`; returns true when that made it decided (rule 7).
-    pub fn hear(&mut self, voter: &NodeName, record: &Record) -> bool {
-        if record.epoch <= self.decided_epoch() || !record.voters.contains(voter) {
+    pub fn hear(
+        &mut self,
+        voter: &NodeName,
+        record: &Record,
+        genesis: &BTreeSet<NodeName>,
+    ) -> bool {
+        let over = record.epoch <= self.decided_epoch() && !self.is_open_change(record);
+        let counts = record.electorate().contains(voter);
+        if over || !counts || record.forced || !self.is_of(record, genesis) {
             return false;
         }
         if self.heard.len() >= VOTES_MAX && !self.heard.contains_key(&record.epoch) {
@@ -351,25 +322,22 @@ impl Register {
             return false;
         }
         heard.voters.insert(voter.clone());
-        let decided = is_majority(heard.voters.len(), record.voters.len());
-        if decided {
-            self.learn(record);
-        }
-        decided
+        heard.record.is_decided_by(&heard.voters) && self.learn(record)
     }
 
     /// Answers a peer that asks about `epoch`, sealing the epoch unless it was voted for (rule 9).
-    pub fn answer(&mut self, epoch: Epoch) -> Answer {
+    /// Nothing is answered about an epoch that this agent may have voted for and forgotten (rule 16).
+    pub fn answer(&mut self, epoch: Epoch) -> Option<Answer> {
         // Votes below the decided record are forgotten: whether this agent had voted for a superseded
         // epoch cannot be told any more, so it never claims that it had not.
         if self.decided_epoch() >= epoch {
-            Answer::Decided
+            Some(Answer::Decided)
         } else if self.votes.contains_key(&epoch) {
-            Answer::Voted
+            Some(Answer::Voted)
         } else {
             self.sealed.insert(epoch);
             self.forget();
-            Answer::No
+            (epoch > self.forgotten).then_some(Answer::No)
         }
     }
 
@@ -383,26 +351,16 @@ impl Register {
     /// seals and closures below the promise, where every vote and activation is refused anyway.
     fn forget(&mut self) {
         let (promised, decided) = (self.promised, self.decided_epoch());
-        self.votes.retain(|epoch, _| *epoch > decided);
-        self.heard.retain(|epoch, _| *epoch > decided);
+        let elected = self.elected_epoch();
+        // A forced record supersedes what it does not know, but never who votes (rule 13).
+        let matters = |record: &Record| {
+            record.epoch > decided || (record.previous.is_some() && record.epoch > elected)
+        };
+        self.votes.retain(|_, record| matters(record));
+        self.heard.retain(|_, heard| matters(&heard.record));
         self.sealed.retain(|epoch| *epoch >= promised);
         self.closed.retain(|epoch| *epoch >= promised);
     }
-}
-
-/// The revocations that follow from a decided record (rules 12 and 14). No record lifts one yet.
-pub fn record_revocations(record: &Record) -> Revocations {
-    let revoked = record.revokes.iter().map(|(build, reason)| {
-        (
-            *build,
-            Revocation {
-                epoch: record.epoch,
-                lifted: false,
-                reason: reason.clone(),
-            },
-        )
-    });
-    revoked.collect()
 }
 
 /// What an agent tells proposers and peers of its register.
@@ -414,29 +372,50 @@ pub struct RegisterView {
     pub votes: Vec<Record>,
     /// The decided record with the highest epoch.
     pub decided: Option<Record>,
+    /// Where that one was forced: the newest one that was voted for, which says who votes.
+    pub elected: Option<Record>,
+    /// Votes of others that this agent heard of, for undecided records: an agent that lost its memory
+    /// tells with them what it may have voted for (rule 16).
+    pub heard: Vec<HeardVotes>,
     /// Builds that must not start again.
     pub revocations: Revocations,
-    /// The nodes whose votes decide, from the agent's mesh file.
+    /// The nodes whose votes decide, as far as the agent knows.
     pub voters: BTreeSet<NodeName>,
     /// The highest epoch that the agent has heard of in any way.
     pub highest: Epoch,
 }
 
+impl RegisterView {
+    /// The newest record that the agent knows to be decided by votes.
+    pub fn elected(&self) -> Option<&Record> {
+        let decided = self.decided.iter().filter(|record| !record.forced);
+        decided
+            .chain(&self.elected)
+            .max_by_key(|record| record.epoch)
+    }
+
+    /// Undecided records that somebody is known to have voted for.
+    pub fn undecided(&self) -> impl Iterator<Item = &Record> {
+        let heard = self.heard.iter().map(|heard| &heard.record);
+        self.votes.iter().chain(heard)
+    }
+}
+
 impl Register {
     /// What to tell of this register.
-    pub fn view(&self, voters: &BTreeSet<NodeName>) -> RegisterView {
+    pub fn view(&self, genesis: &BTreeSet<NodeName>) -> RegisterView {
+        // Its own votes stand in `votes`.
+        let heard = self.heard.values();
+        let heard = heard.filter(|heard| !self.votes.contains_key(&heard.record.epoch));
         RegisterView {
             promised: self.promised,
             votes: self.votes.values().cloned().collect(),
             decided: self.decided.clone(),
+            elected: self.elected.clone(),
+            heard: heard.cloned().collect(),
             revocations: self.revocations.clone(),
-            voters: voters.clone(),
+            voters: self.voters(genesis).clone(),
             highest: self.highest_epoch(),
         }
     }
-}
-
-/// More than half of `all`.
-pub fn is_majority(count: usize, all: usize) -> bool {
-    count > all / 2
 }

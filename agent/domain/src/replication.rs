@@ -23,6 +23,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use words::{Report, list};
 
+mod arrivals;
+mod clusters;
+mod follow;
 mod ledger;
 mod progress;
 mod rules;
@@ -31,6 +34,9 @@ mod sights;
 mod tests;
 mod words;
 
+pub use arrivals::Arrivals;
+pub use clusters::*;
+pub use follow::{Findings, Follower, TOLD_AGAIN_MS};
 pub use words::FINDINGS_TOLD_MAX;
 
 /// How many rounds a watch looks for traffic by default before it passes without any. At two rounds
@@ -95,10 +101,15 @@ pub enum FindingKind {
     Tampered,
     /// An event's predecessor is not there.
     ChainGap,
+    /// The same version of a document has another content on some node. Found by comparing documents:
+    /// no hash covers them.
+    PayloadDiffers,
     /// The node's clock has not moved for [`STALLED_ROUNDS`] although others are ahead.
     Stalled,
     /// An expected peer was not joined for [`STALLED_ROUNDS`].
     NotJoined,
+    /// The node's clock is behind the others'. A note: it becomes `stalled` when it stays there.
+    Lagging,
     /// Hash and previous hash are exchanged, as snapshot imports do. A note: current CBDDC nodes do
     /// so without harm to the event, whatever build is rolled out.
     SnapshotSwapped,
@@ -121,9 +132,10 @@ impl FindingKind {
             | Self::Fork
             | Self::Tampered
             | Self::ChainGap
+            | Self::PayloadDiffers
             | Self::Stalled
             | Self::NotJoined => true,
-            Self::SnapshotSwapped | Self::NoHash | Self::UnknownHash => false,
+            Self::Lagging | Self::SnapshotSwapped | Self::NoHash | Self::UnknownHash => false,
         }
     }
 
@@ -139,7 +151,9 @@ impl FindingKind {
             Self::Fork => "fork",
             Self::Tampered => "tampered",
             Self::ChainGap => "chain-gap",
+            Self::PayloadDiffers => "payload-differs",
             Self::Stalled => "stalled",
+            Self::Lagging => "lagging",
             Self::NotJoined => "not-joined",
             Self::SnapshotSwapped => "snapshot-swapped",
             Self::NoHash => "no-hash",
@@ -153,6 +167,7 @@ impl FindingKind {
             Self::AuthRefused => return "refuses the cluster's token: ".to_owned(),
             Self::SharedId => return "shares the id ".to_owned(),
             Self::Stalled => return "is stalled: ".to_owned(),
+            Self::Lagging => return "lags: ".to_owned(),
             Self::NotJoined => return "has not joined ".to_owned(),
             Self::Missed => ("missed ", "missed # events, first "),
             Self::NotPassedOn => (
@@ -170,6 +185,10 @@ impl FindingKind {
                 "holds # events that do not match their hashes, first ",
             ),
             Self::ChainGap => ("has a gap before ", "has # gaps in chains, first before "),
+            Self::PayloadDiffers => (
+                "holds another content of ",
+                "holds another content of # documents, first ",
+            ),
             Self::SnapshotSwapped => (
                 "holds an event with its hashes exchanged, as a snapshot import leaves it: ",
                 "holds # events with their hashes exchanged, as a snapshot import leaves them, first ",
@@ -206,6 +225,10 @@ pub struct Finding {
     pub node: NodeName,
     /// The id of the CBDDC node that wrote the event, where it is about one; may be empty.
     pub origin: String,
+    /// The cluster, where it has a name.
+    pub cluster: String,
+    /// What the collection makes of it.
+    pub grade: Grade,
     /// A sentence: what is where and what is not.
     pub text: String,
 }
@@ -285,6 +308,10 @@ struct Goal {
 pub struct MeshWatch {
     since_wall_ms: i64,
     patience_rounds: u32,
+    stalled_rounds: u32,
+    accepts_unproven: bool,
+    now_ms: u64,
+    arrivals: Arrivals,
     ledger: Ledger,
     nodes: Interner,
     suspected: std::collections::HashSet<rules::Suspicion>,
@@ -307,6 +334,10 @@ impl MeshWatch {
         Self {
             since_wall_ms,
             patience_rounds: PATIENCE_ROUNDS,
+            stalled_rounds: STALLED_ROUNDS,
+            accepts_unproven: false,
+            now_ms: 0,
+            arrivals: Arrivals::default(),
             ledger: Ledger::new(),
             nodes: Interner::default(),
             suspected: std::collections::HashSet::new(),
@@ -323,6 +354,29 @@ impl MeshWatch {
         self
     }
 
+    /// Sets for how many rounds a clock that is behind, or a peer that is not joined, is waited for.
+    pub fn with_stalled_rounds(mut self, rounds: u32) -> Self {
+        self.stalled_rounds = rounds.max(2);
+        self
+    }
+
+    /// Lets patience end also where a target collection is configured in which nothing was seen to
+    /// arrive. Without it, such a collection is waited for as long as anybody goes on looking.
+    pub fn accepting_unproven(mut self, accepts: bool) -> Self {
+        self.accepts_unproven = accepts;
+        self
+    }
+
+    /// Tells the time of the next round, in milliseconds of a clock that never goes back.
+    pub fn at(&mut self, now_ms: u64) {
+        self.now_ms = now_ms;
+    }
+
+    /// How long events took to be everywhere.
+    pub fn arrivals(&self) -> &Arrivals {
+        &self.arrivals
+    }
+
     /// Judges one round. `unreachable` are nodes that could not be asked, and why.
     pub fn observe(
         &mut self,
@@ -332,7 +386,7 @@ impl MeshWatch {
         let mut report = Report::default();
         let mut waiting: Vec<String> = unreachable
             .iter()
-            .map(|(node, why)| format!("{node} could not be asked: {}", words::plain(why)))
+            .map(|(node, why)| words::not_asked(node, why))
             .collect();
         let mut shown = Vec::with_capacity(views.len());
         for (name, view) in views {
@@ -354,6 +408,7 @@ impl MeshWatch {
             ..Suspicions::default()
         };
         rules::apply(&table, everybody, &mut suspicions, &mut report);
+        self.arrivals.observe(&table, self.now_ms, everybody);
         self.look_at_peers(&table, &mut report, &mut waiting);
         let mut round = self.progress(&table, everybody, &mut report, waiting);
         if suspicions.unconfirmed() > 0 {

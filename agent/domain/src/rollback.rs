@@ -28,6 +28,9 @@ pub enum NoTarget {
 }
 
 /// Chooses among what the nodes know, leaving out what is being left and what is revoked.
+///
+/// Where the nodes run different releases (`leaving` names several), those that are not the newest
+/// may be kept: the others go back to what they run.
 pub fn choose_target(
     known: &BTreeMap<NodeName, Vec<Known>>,
     nodes: usize,
@@ -35,15 +38,31 @@ pub fn choose_target(
     revoked: impl Fn(&Release) -> bool,
 ) -> Result<Release, NoTarget> {
     let mut candidates: BTreeMap<&Release, (Epoch, usize)> = BTreeMap::new();
+    // A release is as old as the first commit that some node still tells: to go back to one commits it
+    // anew.
+    let mut first: BTreeMap<&Release, Epoch> = BTreeMap::new();
     for one in known.values().flatten() {
+        if let Some(committed) = one.committed {
+            let first = first.entry(&one.release).or_insert(committed);
+            *first = committed.min(*first);
+        }
         if let Some(committed) = one.committed.filter(|_| one.known_good) {
             let (newest, count) = candidates.entry(&one.release).or_default();
             *newest = committed.max(*newest);
             *count += 1;
         }
     }
+    // One that no node tells of is as new as can be.
+    let is_newer = |release: &Release, than: &Release| match (first.get(release), first.get(than)) {
+        (Some(release), Some(than)) => release > than,
+        (None, Some(_)) => true,
+        (_, None) => false,
+    };
+    let stays = |release: &Release| {
+        !leaving.contains(release) || leaving.iter().any(|left| is_newer(left, release))
+    };
     let usable = candidates.into_iter().filter(|(release, (_, count))| {
-        is_majority(*count, nodes) && !leaving.contains(release) && !revoked(release)
+        is_majority(*count, nodes) && stays(release) && !revoked(release)
     });
     let newest = usable.max_by_key(|(_, (committed, _))| *committed);
     newest
@@ -69,6 +88,15 @@ mod tests {
 
     /// Per node: (version, epoch that committed it or 0, known-good).
     fn check(nodes: &[&[(u8, u64, bool)]], leaving: u8, revoked: &[u8], expected: Option<u8>) {
+        check_mixed(nodes, &[leaving], revoked, expected);
+    }
+
+    fn check_mixed(
+        nodes: &[&[(u8, u64, bool)]],
+        leaving: &[u8],
+        revoked: &[u8],
+        expected: Option<u8>,
+    ) {
         let known = nodes.iter().enumerate().map(|(number, releases)| {
             let releases = releases.iter().map(|(version, counter, known_good)| Known {
                 release: release(*version),
@@ -85,7 +113,7 @@ mod tests {
         });
         let is_revoked =
             |given: &Release| revoked.iter().any(|version| release(*version) == *given);
-        let leaving = BTreeSet::from([release(leaving)]);
+        let leaving: BTreeSet<_> = leaving.iter().map(|version| release(*version)).collect();
         let target = choose_target(&known.collect(), nodes.len(), &leaving, is_revoked);
         assert_eq!(target, expected.map(release).ok_or(NoTarget::None));
     }
@@ -105,5 +133,26 @@ mod tests {
         );
         check(&[usual, &[(1, 1, true)], &[(1, 1, true)]], 3, &[], Some(1));
         check(&[], 3, &[], None);
+    }
+
+    #[test]
+    fn where_some_nodes_are_ahead_they_go_back_to_what_the_others_run() {
+        let others: &[(u8, u64, bool)] = &[(1, 1, true), (2, 2, true)];
+        let ahead: &[(u8, u64, bool)] = &[(1, 1, true), (2, 2, true), (3, 3, false)];
+        check_mixed(&[ahead, others, others], &[2, 3], &[], Some(2));
+        check_mixed(&[ahead, others, others], &[2, 3], &[2], Some(1));
+        check_mixed(&[ahead, ahead, others], &[2, 3], &[], Some(2));
+        // What the others run is not known-good on a majority.
+        let young: &[(u8, u64, bool)] = &[(1, 1, true), (2, 2, false)];
+        check_mixed(&[ahead, young, young], &[2, 3], &[], Some(1));
+        // The node that is ahead cannot be asked.
+        check_mixed(&[others, others, &[]], &[2, 3], &[], Some(2));
+        check_mixed(&[others, others, others], &[2], &[], Some(1));
+        // One node went back alone, later than all that: it is not the one that is ahead.
+        let back: &[(u8, u64, bool)] = &[(1, 4, true), (2, 2, true)];
+        check_mixed(&[back, others, others], &[1, 2], &[], Some(1));
+        let further: &[(u8, u64, bool)] = &[(1, 5, true), (2, 2, true), (3, 3, true)];
+        let newest: &[(u8, u64, bool)] = &[(1, 1, true), (2, 2, true), (3, 3, true)];
+        check_mixed(&[further, newest, newest], &[1, 3], &[], Some(1));
     }
 }

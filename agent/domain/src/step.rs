@@ -1,8 +1,8 @@
 //! The state machine of one agent: event in, new state and actions out.
 //!
-//! [`step`] decides; it performs nothing. What a request asks for is in `requests.rs`, what follows
-//! from effects in `switching.rs` and `reverting.rs`, what the checks find in `watching.rs`, what time
-//! and decided records lead to in `settling.rs`.
+//! [`step`] decides; it performs nothing. What a request asks for is in `requests.rs` and `voting.rs`, what follows
+//! from effects in `switching.rs` and `reverting.rs`, what the checks find in `watching.rs` and
+//! `triggering.rs`, what time and decided records lead to in `settling.rs`.
 
 use crate::generation::{Fallback, GenerationNumber};
 use crate::node::{Action, Context, Effect, Entry, Event, Node, Pending, Refusal, Reply, Step};
@@ -11,12 +11,16 @@ use crate::release::Release;
 use crate::time::Now;
 
 mod adopting;
+mod recovering;
 mod requests;
 mod reverting;
 mod settling;
+mod stopping;
 mod switching;
 #[cfg(test)]
 mod tests;
+mod triggering;
+mod voting;
 mod watching;
 
 /// Takes one event. A refusal means that nothing has changed.
@@ -61,11 +65,13 @@ impl Turn<'_> {
                 self.activate(epoch, *release, probation_ms, changes_persistence)?;
             }
             Event::Vote(record) => self.vote(&record)?,
+            Event::VoteBack(record) => self.vote_back(&record)?,
             Event::Learn(record) => self.learn(&record),
+            Event::Force(record) => self.force(&record)?,
             Event::Hear { voter, record } => self.hear(&voter, &record),
             Event::HearRevocations(revocations) => self.hear_revocations(&revocations),
             Event::Revert { epoch, cause } => self.order_revert(epoch, &cause)?,
-            Event::Ask(epoch) => return Ok(Reply::Answer(self.answer(epoch))),
+            Event::Ask(epoch) => return self.answer(epoch).map(Reply::Answer),
             Event::Answered {
                 voter,
                 epoch,
@@ -78,12 +84,43 @@ impl Turn<'_> {
             Event::Failed { number, error } => self.effect_failed(number, &error),
             Event::Clean(generation) => self.clean(generation),
             Event::CheckFailed { generation, cause } => self.check_failed(generation, &cause),
+            Event::Observed {
+                generation,
+                observation,
+            } => self.observed(generation, &observation),
+            Event::ChangeStops { change, reason, by } => {
+                self.change_stops(&change, reason, &by);
+            }
+            Event::RollbackTried {
+                why,
+                nowhere,
+                jitter_ms,
+            } => self.rollback_tried(&why, nowhere, jitter_ms),
             Event::Exited { how } => self.exited(&how),
             Event::Restore { snapshot, by } => self.restore(snapshot, &by)?,
-            Event::Adopt { release, by } => self.adopt(*release, &by)?,
+            Event::Adopt {
+                release,
+                by,
+                may_switch,
+            } => self.adopt(*release, &by, may_switch)?,
             Event::Unadopt { by } => self.unadopt(&by)?,
-            Event::Started { node_runs, wait_ms } => self.started(node_runs, wait_ms),
+            Event::Started {
+                node_runs,
+                wait_ms,
+                nonce,
+            } => {
+                self.remember_start(nonce);
+                self.started(node_runs, wait_ms);
+            }
             Event::Met => self.met(),
+            Event::PeerStarts { peer, starts } => self.remember_peer(&peer, &starts),
+            Event::Recalled { peer, remembered } => self.recalled(&peer, remembered),
+            Event::Fence(epoch) => self.fence(epoch)?,
+            Event::Fenced {
+                peer,
+                epoch,
+                promised,
+            } => self.fenced(peer, epoch, promised),
             Event::Tick => self.tick(),
         }
         Ok(Reply::Ok)
@@ -149,7 +186,7 @@ impl Turn<'_> {
             .history
             .iter()
             .rev()
-            .find(|g| g.committed.is_some());
+            .find(|g| g.confirmed().is_some());
         kept.extend(newest_committed.map(|generation| generation.number));
         let last_good = self.node.history.iter().rev().find(|g| g.known_good);
         kept.extend(last_good.map(|generation| generation.number));
@@ -184,6 +221,20 @@ fn effect_words(effect: &Effect) -> (&'static str, String) {
             "taking the `current` link away: nothing ran before".into(),
         ),
         Effect::Start => ("start", "starting the node".into()),
+        Effect::Restart => ("restart", "stopping the node and starting it again".into()),
         Effect::Check => ("check", "checking that the node is ready".into()),
     }
+}
+
+/// A record in the journal.
+fn record_words(record: &crate::register::Record, context: &Context) -> String {
+    let what = record.release_for(&context.name);
+    let what = what.map_or_else(
+        || "nothing new for this node".to_owned(),
+        ToString::to_string,
+    );
+    format!(
+        "{what}, proposed by {} ({})",
+        record.proposed_by, record.reason
+    )
 }

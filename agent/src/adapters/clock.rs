@@ -2,8 +2,12 @@
 
 use cbddc_domain::time::{BootId, Now};
 use rustix::time::{ClockId, clock_gettime};
+use rustls_pki_types::UnixTime;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Where Linux names the current boot.
 const BOOT_ID_FILE: &str = "/proc/sys/kernel/random/boot_id";
@@ -39,6 +43,34 @@ impl SystemClock {
             since_boot_ms: since_boot_ms(),
             wall_ms: wall_ms(),
         }
+    }
+}
+
+/// This host's idea of time, for certificates: its clock, or the last time that it wrote down while
+/// the clock was right, whichever is later. Where the clock battery died, time stands still there, or
+/// at the beginning of the own certificate: what is over by then is over, and peers tell whether the
+/// own certificate is.
+#[derive(Debug, Clone, Default)]
+pub struct TrustedTime {
+    floor_s: Arc<AtomicI64>,
+}
+
+impl TrustedTime {
+    /// Unix seconds.
+    pub fn now_s(&self) -> i64 {
+        (wall_ms() / 1000).max(self.floor_s.load(Ordering::Relaxed))
+    }
+
+    /// It is at least this late, in Unix seconds.
+    pub fn at_least(&self, floor_s: i64) {
+        self.floor_s.fetch_max(floor_s, Ordering::Relaxed);
+    }
+}
+
+impl rustls::time_provider::TimeProvider for TrustedTime {
+    fn current_time(&self) -> Option<UnixTime> {
+        let seconds = u64::try_from(self.now_s()).unwrap_or(0);
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
     }
 }
 
@@ -94,6 +126,23 @@ fn is_in_memory(folder: &Path) -> io::Result<bool> {
     Ok(rustix::fs::statfs(folder)?.f_type == 0x0102_1994)
 }
 
+/// A number for this start of the agent, in milliseconds: later than that of its last start, as far
+/// as this host's time can be trusted.
+pub fn start_number(time: &TrustedTime) -> u64 {
+    let floor_ms = time.now_s().saturating_mul(1000);
+    u64::try_from(wall_ms().max(floor_ms)).unwrap_or(0)
+}
+
+/// A random number that tells one start of the agent from another. Where the system gives none, the
+/// clocks do: it has to differ from start to start, not to be secret.
+pub fn nonce() -> u64 {
+    let mut bytes = [0; 8];
+    match getrandom::fill(&mut bytes) {
+        Ok(()) => u64::from_le_bytes(bytes),
+        Err(_) => wall_ms().unsigned_abs() ^ (since_boot_ms() << 20) ^ u64::from(own_pid()),
+    }
+}
+
 /// The process id of this agent.
 pub(crate) fn own_pid() -> u32 {
     std::process::id()
@@ -101,18 +150,25 @@ pub(crate) fn own_pid() -> u32 {
 
 /// Milliseconds since boot, suspended time included.
 pub(crate) fn since_boot_ms() -> u64 {
-    milliseconds(ClockId::Boottime).try_into().unwrap_or(0)
-}
-
-fn wall_ms() -> i64 {
-    milliseconds(ClockId::Realtime)
-}
-
-fn milliseconds(clock: ClockId) -> i64 {
-    let time = clock_gettime(clock);
-    time.tv_sec
+    let time = clock_gettime(ClockId::Boottime);
+    let ms = time
+        .tv_sec
         .saturating_mul(1_000)
-        .saturating_add(time.tv_nsec / 1_000_000)
+        .saturating_add(time.tv_nsec / 1_000_000);
+    ms.try_into().unwrap_or(0)
+}
+
+/// Unix time in milliseconds; zero before 1970. Asked of the C library, where tests can give one
+/// program another time than the rest of the machine.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the only place of the agent that reads the clock"
+)]
+fn wall_ms() -> i64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
+    since_epoch.map_or(0, |passed| {
+        passed.as_millis().try_into().unwrap_or(i64::MAX)
+    })
 }
 
 fn read_boot_id(path: &Path) -> io::Result<BootId> {

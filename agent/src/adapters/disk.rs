@@ -5,7 +5,7 @@ use rustix::fs::statvfs;
 use sha2::{Digest as _, Sha256};
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt};
 use std::path::Path;
 
 /// The bytes that may still be written to the file system of `path`, without root's reserve.
@@ -26,6 +26,30 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
 /// Makes what was created, renamed or removed in `folder` survive a power cut.
 pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
+}
+
+/// Writes a file of mode 0600 that does not exist yet.
+pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let options = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path);
+    let mut file = options?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// Replaces a file at once: after a power cut there is the old or the new one, never a part.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let beside = path.with_file_name(name);
+    // Left over from a run that was interrupted.
+    drop(fs::remove_file(&beside));
+    write_private(&beside, bytes)?;
+    fs::rename(&beside, path)?;
+    sync_folder(path.parent().unwrap_or(Path::new(".")))
 }
 
 /// Writes a new file and waits until its content is on disk; its name needs [`sync_folder`].

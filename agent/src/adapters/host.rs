@@ -11,6 +11,9 @@ pub enum HostError {
     /// Memory, load or processes.
     #[error("cannot read the {0} of this host")]
     System(&'static str, #[source] sysinfo::Error),
+    /// Open files.
+    #[error("cannot read /proc")]
+    Proc(#[source] io::Error),
     /// The room on a file system.
     #[error("cannot ask for the room on {}", .0.display())]
     Disk(PathBuf, #[source] io::Error),
@@ -94,9 +97,67 @@ pub fn resident_bytes(pid: u32) -> Result<Option<u64>, HostError> {
     Ok(system.process(pid).map(sysinfo::Process::memory))
 }
 
+/// Open files against the most there may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenFiles {
+    /// Open ones.
+    pub open: u64,
+    /// The most that are allowed.
+    pub most: u64,
+}
+
+impl OpenFiles {
+    /// The share that is used, in percent.
+    pub fn percent(self) -> u64 {
+        self.open.saturating_mul(100) / self.most.max(1)
+    }
+}
+
+/// Reads the open files of the whole host.
+pub fn open_files() -> Result<OpenFiles, HostError> {
+    let text = read_proc("/proc/sys/fs/file-nr")?;
+    let mut words = text.split_whitespace();
+    let mut number = || words.next().and_then(|word| word.parse().ok());
+    let (open, _, most): (_, Option<u64>, _) = (number(), number(), number());
+    let unknown = || HostError::Proc(io::Error::other("/proc/sys/fs/file-nr has another form"));
+    Ok(OpenFiles {
+        open: open.ok_or_else(unknown)?,
+        most: most.ok_or_else(unknown)?,
+    })
+}
+
+/// Reads the open files of one process, and its own limit; `None` if there is no such process.
+pub fn open_files_of(pid: u32) -> Result<Option<OpenFiles>, HostError> {
+    let entries = match std::fs::read_dir(format!("/proc/{pid}/fd")) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(HostError::Proc(error)),
+    };
+    let open = u64::try_from(entries.count()).unwrap_or(u64::MAX);
+    let text = read_proc(&format!("/proc/{pid}/limits"))?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"));
+    let soft = line.and_then(|line| line.split_whitespace().next());
+    // `unlimited` is no number.
+    let most = soft.and_then(|word| word.parse().ok()).unwrap_or(u64::MAX);
+    Ok(Some(OpenFiles { open, most }))
+}
+
+fn read_proc(path: &str) -> Result<String, HostError> {
+    std::fs::read_to_string(path).map_err(HostError::Proc)
+}
+
+/// This host's own name, without its domain.
+pub fn name() -> String {
+    let name = rustix::system::uname();
+    let name = name.nodename().to_string_lossy().to_ascii_lowercase();
+    name.split('.').next().unwrap_or_default().to_owned()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{disk, load, memory, resident_bytes};
+    use super::{disk, load, memory, open_files, open_files_of, resident_bytes};
     use std::path::Path;
 
     #[test]
@@ -113,6 +174,11 @@ mod tests {
         );
         let load = load().unwrap();
         assert!(load.one_minute >= 0.0 && load.cpus > 0 && load.per_cpu() <= load.one_minute);
+        let files = open_files().unwrap();
+        assert!(files.open > 0 && files.open <= files.most, "{files:?}");
+        let files = open_files_of(std::process::id()).unwrap().unwrap();
+        assert!(files.open > 2 && files.percent() < 100, "{files:?}");
+        assert_eq!(open_files_of(999_999_999).unwrap(), None);
         let own = resident_bytes(std::process::id()).unwrap().unwrap();
         assert!((1 << 20..1 << 32).contains(&own), "{own}");
         assert_eq!(resident_bytes(999_999_999).unwrap(), None);

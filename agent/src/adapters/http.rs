@@ -1,5 +1,5 @@
-//! One HTTP GET, bounded in time and size. Follows no redirect, speaks no TLS (yet), keeps no
-//! connection.
+//! One HTTP GET, bounded in time and size; over TLS where it is said whom to believe. Keeps no
+//! connection. A redirect is followed on the same host only, and never away from TLS.
 
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
 use hyper::body::Bytes;
@@ -7,10 +7,13 @@ use hyper::client::conn::http1;
 use hyper::header::{HOST, LOCATION, USER_AGENT};
 use hyper::{Request, Uri};
 use hyper_util::rt::TokioIo;
+use rustls_pki_types::ServerName;
 use std::io;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 use tokio_util::task::AbortOnDropHandle;
 
 /// The largest body that is read: 64 KiB. A health report is far below it.
@@ -19,6 +22,9 @@ pub const BODY_BYTES_MAX: usize = 64 * 1024;
 /// The largest head of an answer, and how many headers it may have.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 const HEADERS_MAX: usize = 64;
+
+/// How many redirects are followed.
+const REDIRECTS_MAX: usize = 3;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +41,9 @@ pub enum HttpError {
         #[source]
         source: io::Error,
     },
+    /// What answers does not speak TLS, or shows a certificate that is not the right one.
+    #[error("no TLS with the right certificate")]
+    Tls(#[source] io::Error),
     /// What answers does not speak HTTP, or more of it than is bearable.
     #[error("the answer is not valid HTTP")]
     Protocol(#[source] hyper::Error),
@@ -63,6 +72,7 @@ pub struct HttpAnswer {
 /// An address that can be asked, checked once when the configuration is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpAddress {
+    secure: bool,
     host: String,
     port: u16,
     authority: String,
@@ -70,23 +80,20 @@ pub struct HttpAddress {
 }
 
 impl HttpAddress {
-    /// Reads `http://host[:port]/path`.
+    /// Reads `http://host[:port]/path`, or the same with `https`.
     ///
-    /// Fails for every other scheme, `https` with a sentence of its own, and for a user name or
-    /// password in the address.
+    /// Fails for every other scheme, and for a user name or password in the address.
     pub fn parse(url: &str) -> Result<Self, HttpError> {
         let uri: Uri = url
             .parse()
             .map_err(|_| HttpError::Address("it is not a URL"))?;
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => {
-                return Err(HttpError::Address(
-                    "https is not supported yet; use http on a loopback address",
-                ));
+        let secure = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
+            Some(_) | None => {
+                return Err(HttpError::Address("it must begin with http:// or https://"));
             }
-            Some(_) | None => return Err(HttpError::Address("it must begin with http://")),
-        }
+        };
         let authority = uri
             .authority()
             .ok_or(HttpError::Address("it names no host"))?;
@@ -113,6 +120,7 @@ impl HttpAddress {
             None if !authority.as_str().ends_with(authority.host()) => {
                 return Err(HttpError::Address("the port must be between 1 and 65535"));
             }
+            None if secure => 443,
             None => 80,
         };
         let path_and_query = uri
@@ -120,28 +128,91 @@ impl HttpAddress {
             .map_or("/", |path| path.as_str())
             .to_owned();
         Ok(Self {
+            secure,
             host,
             port,
             authority: authority.as_str().to_owned(),
             path_and_query,
         })
     }
+
+    /// Where an answer sends whoever asked, if that is to be followed: to the same host, by name, and
+    /// not from TLS to none.
+    fn redirected(&self, answer: &HttpAnswer, has_tls: bool) -> Option<Self> {
+        if ![301, 302, 303, 307, 308].contains(&answer.code) {
+            return None;
+        }
+        let location = answer.location.as_deref()?;
+        // `//host/path` begins with a slash and names a host.
+        if location.starts_with('/') && !location.starts_with("//") {
+            let path: Uri = location.parse().ok()?;
+            let path_and_query = path.path_and_query()?.as_str().to_owned();
+            return Some(Self {
+                path_and_query,
+                ..self.clone()
+            });
+        }
+        let next = Self::parse(location).ok()?;
+        let same_host = next.host.eq_ignore_ascii_case(&self.host);
+        let may = if next.secure { has_tls } else { !self.secure };
+        (same_host && may).then_some(next)
+    }
 }
 
-/// Asks once. `limit` bounds everything: name, connection, head and body.
-pub async fn get(address: &HttpAddress, limit: Duration) -> Result<HttpAnswer, HttpError> {
-    timeout(limit, exchange(address))
+/// An address, and whom it is believed where it is asked over TLS.
+#[derive(Clone)]
+pub struct HttpTarget {
+    /// Where to ask.
+    pub address: HttpAddress,
+    /// What knows which certificate is right; without it nothing is asked over TLS.
+    pub tls: Option<TlsConnector>,
+}
+
+/// Asks, and follows up to three redirects on the same host. `limit` bounds everything: name, connection, head and body.
+pub async fn get(target: &HttpTarget, limit: Duration) -> Result<HttpAnswer, HttpError> {
+    timeout(limit, get_and_follow(target))
         .await
         .map_err(|_| HttpError::TimedOut(limit))?
 }
 
-async fn exchange(address: &HttpAddress) -> Result<HttpAnswer, HttpError> {
+async fn get_and_follow(target: &HttpTarget) -> Result<HttpAnswer, HttpError> {
+    let mut address = target.address.clone();
+    for _ in 0..REDIRECTS_MAX {
+        let answer = exchange(&address, target.tls.as_ref()).await?;
+        match address.redirected(&answer, target.tls.is_some()) {
+            Some(next) => address = next,
+            None => return Ok(answer),
+        }
+    }
+    exchange(&address, target.tls.as_ref()).await
+}
+
+async fn exchange(
+    address: &HttpAddress,
+    tls: Option<&TlsConnector>,
+) -> Result<HttpAnswer, HttpError> {
     let stream = TcpStream::connect((address.host.as_str(), address.port))
         .await
         .map_err(|source| HttpError::Connect {
             authority: address.authority.clone(),
             source,
         })?;
+    if !address.secure {
+        return exchange_over(address, stream).await;
+    }
+    let tls = tls.ok_or(HttpError::Address(
+        "it begins with https:// and nothing says whom to believe",
+    ))?;
+    let name = ServerName::try_from(address.host.clone())
+        .map_err(|_| HttpError::Address("its host cannot be named in TLS"))?;
+    let stream = tls.connect(name, stream).await.map_err(HttpError::Tls)?;
+    exchange_over(address, stream).await
+}
+
+async fn exchange_over(
+    address: &HttpAddress,
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+) -> Result<HttpAnswer, HttpError> {
     let (mut sender, connection) = http1::Builder::new()
         .max_buf_size(HEAD_BYTES_MAX)
         .max_headers(HEADERS_MAX)
@@ -188,6 +259,54 @@ mod tests {
     use super::HttpAddress;
 
     #[test]
+    fn only_redirects_on_the_same_host_are_followed() {
+        let from = |url| HttpAddress::parse(url).unwrap();
+        let (plain, secure) = (
+            from("http://till-3:80/health"),
+            from("https://till-3/health"),
+        );
+        let answer = |code: u16, location: &str| super::HttpAnswer {
+            code,
+            location: Some(location.to_owned()),
+            body: String::new(),
+        };
+        for (address, has_tls, code, location, next) in [
+            (
+                &plain,
+                false,
+                302,
+                "/ready?a=1",
+                Some("http://till-3:80/ready?a=1"),
+            ),
+            (
+                &plain,
+                false,
+                308,
+                "http://TILL-3:81/x",
+                Some("http://TILL-3:81/x"),
+            ),
+            (
+                &plain,
+                true,
+                307,
+                "https://till-3/x",
+                Some("https://till-3/x"),
+            ),
+            (&secure, true, 301, "/y", Some("https://till-3/y")),
+            (&plain, false, 307, "https://till-3/x", None),
+            (&secure, true, 307, "http://till-3/x", None),
+            (&plain, true, 307, "http://till-4/x", None),
+            (&plain, true, 307, "//till-4/x", None),
+            (&plain, true, 307, "http://till-3@till-4/x", None),
+            (&plain, true, 307, "ftp://till-3/x", None),
+            (&plain, true, 200, "/x", None),
+        ] {
+            let found = address.redirected(&answer(code, location), has_tls);
+            assert_eq!(found, next.map(from), "{location}");
+        }
+    }
+
+    #[test]
     fn addresses_are_checked_before_they_are_used() {
         let parse = |url| HttpAddress::parse(url).map_err(|error| error.to_string());
         let address = parse("http://127.0.0.1:8080/health?full=1").unwrap();
@@ -197,7 +316,6 @@ mod tests {
         assert_eq!((address.host.as_str(), address.port), ("::1", 80));
         assert_eq!(parse("http://till-3").unwrap().path_and_query, "/");
         for (bad, words) in [
-            ("https://host/health", "https is not supported yet"),
             ("ftp://host/", "must begin with http://"),
             ("/health", "must begin with http://"),
             ("host:80", "http://"),

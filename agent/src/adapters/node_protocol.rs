@@ -9,9 +9,12 @@ use crate::error_chain;
 use crate::ports::{Supervisor, UnitState};
 use cbddc_domain::health::{Check, Measurement, Status};
 use cbddc_domain::hlc::{Hlc, VectorClock};
+use cbddc_domain::id::NodeName;
 use cbddc_domain::oplog::{Operation, OplogEntry};
+use cbddc_domain::replication::{ExpectedPeer, Topology, of_cluster};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::Mutex;
@@ -39,16 +42,22 @@ const PEER_CONNECT_LIMIT: Duration = Duration::from_millis(500);
 /// How to reach the node.
 #[derive(Debug, Clone)]
 pub struct NodeProtocolSettings {
+    /// The cluster's name; empty where it has none.
+    pub cluster: String,
+    /// How the cluster's nodes get events.
+    pub topology: Topology,
     /// Where it listens, `HOST:PORT`.
     pub address: String,
     /// The cluster's token.
     pub token: Secret,
     /// Whether it speaks the secure channel.
     pub security: Security,
-    /// The peers it is expected to join, `HOST:PORT`.
-    pub expected_peers: Vec<String>,
+    /// The peers it is expected to join.
+    pub expected_peers: Vec<ExpectedPeer>,
     /// The collections that must replicate; empty: all that move.
     pub target_collections: Vec<String>,
+    /// The collections in which anything that is found is critical.
+    pub critical_collections: Vec<String>,
     /// Where events of the agent's own are switched on: the name of this node in them.
     pub canary: Option<String>,
     /// How long the whole check may take.
@@ -74,11 +83,26 @@ pub struct Observation {
     pub joined: Option<Vec<String>>,
 }
 
+/// Who the node is and how far its clock is.
+#[derive(Debug, Clone)]
+pub struct Look {
+    /// Its id.
+    pub node_id: String,
+    /// Whether it took the token; if not, the clock is empty.
+    pub token_accepted: bool,
+    /// The collections it is interested in; empty: all.
+    pub interests: Vec<String>,
+    /// Its clock.
+    pub clock: VectorClock,
+}
+
 /// Why the node could not be asked. Never contains the token.
 #[derive(Debug, thiserror::Error)]
 pub enum ProtocolError {
     /// Its address has no meaning here.
-    #[error("cannot find the address {address} of the CBDDC node; correct `cbddc.address`")]
+    #[error(
+        "cannot find the address {address} of the CBDDC node; correct `address` in its section"
+    )]
     Resolve {
         /// As configured.
         address: String,
@@ -101,9 +125,13 @@ struct Memory {
     healthy: Option<(Instant, Measurement)>,
 }
 
-/// The node's CBDDC port.
+/// Whether a member of the mesh is required now.
+pub type IsRequired = Arc<dyn Fn(&NodeName) -> bool + Send + Sync>;
+
+/// A CBDDC port of the node.
 pub struct NodeProtocol {
     settings: NodeProtocolSettings,
+    is_required: IsRequired,
     memory: Mutex<Memory>,
     /// When an event of its own was last written; held while one is, so that its chain never forks.
     canary: Mutex<Option<Instant>>,
@@ -111,9 +139,10 @@ pub struct NodeProtocol {
 
 impl NodeProtocol {
     /// Nothing is connected yet.
-    pub fn new(settings: NodeProtocolSettings) -> Self {
+    pub fn new(settings: NodeProtocolSettings, is_required: IsRequired) -> Self {
         Self {
             settings,
+            is_required,
             memory: Mutex::default(),
             canary: Mutex::default(),
         }
@@ -124,15 +153,22 @@ impl NodeProtocol {
         &self.settings
     }
 
-    /// The peers that it is expected to join and that accept connections now.
+    /// The required peers that it is expected to join and that accept connections now.
     pub async fn expected_peers_up(&self) -> Vec<String> {
         let mut up = Vec::new();
         for peer in &self.settings.expected_peers {
-            if is_up(peer).await {
-                up.push(peer.clone());
+            if self.requires(peer) && is_up(&peer.address).await {
+                up.push(peer.address.clone());
             }
         }
         up
+    }
+
+    /// A peer without a name is required; one that left the mesh is not.
+    fn requires(&self, peer: &ExpectedPeer) -> bool {
+        peer.node
+            .as_ref()
+            .is_none_or(|node| (self.is_required)(node))
     }
 
     /// The `cbddc` check. A node that was in order is not asked again for a while.
@@ -155,6 +191,10 @@ impl NodeProtocol {
         }
         let measurement =
             measured(Check::Cbddc, self.settings.limit, self.judge(&mut memory)).await;
+        let measurement = Measurement {
+            detail: of_cluster(&self.settings.cluster, &measurement.detail),
+            ..measurement
+        };
         let healthy = measurement.status == Status::Healthy;
         memory.healthy = healthy.then(|| (Instant::now(), measurement.clone()));
         measurement
@@ -182,6 +222,10 @@ impl NodeProtocol {
             }
             memory.wrong_token_refused = true;
         }
+        if self.settings.topology == Topology::Hosted {
+            let text = "it takes the token and refuses a wrong one; it joins nobody, being hosted";
+            return Ok((Status::Healthy, text.into()));
+        }
         let Some(status) = client.node_status().await else {
             let text = "it takes the token and refuses a wrong one; it does not tell which peers it joined";
             return Ok((Status::Healthy, text.into()));
@@ -193,14 +237,25 @@ impl NodeProtocol {
 
     async fn judge_joined(&self, memory: &mut Memory, joined: &[String]) -> (Status, String) {
         memory.joined_once.extend(joined.iter().cloned());
-        let mut missing = Vec::new();
+        let (mut missing, mut optional) = (Vec::new(), Vec::new());
         for peer in &self.settings.expected_peers {
-            if !joined.contains(peer) && is_up(peer).await {
-                missing.push(peer.clone());
+            if joined.contains(&peer.address) || !is_up(&peer.address).await {
+                continue;
             }
+            let place = match self.requires(peer) {
+                true => &mut missing,
+                false => &mut optional,
+            };
+            place.push(peer.address.clone());
         }
         if missing.is_empty() {
             memory.missing_since = None;
+        }
+        if missing.is_empty() && !optional.is_empty() {
+            let text = format!("{}, and not required", not_joined(&optional));
+            return (Status::Degraded, text);
+        }
+        if missing.is_empty() {
             let count = joined.len();
             return (
                 Status::Healthy,
@@ -208,11 +263,7 @@ impl NodeProtocol {
             );
         }
         let since = *memory.missing_since.get_or_insert_with(Instant::now);
-        let text = format!(
-            "not joined with {}, which {} up",
-            missing.join(", "),
-            if missing.len() == 1 { "is" } else { "are" }
-        );
+        let text = not_joined(&missing);
         let had_joined = missing.iter().all(|peer| memory.joined_once.contains(peer));
         if had_joined && since.elapsed() < JOIN_GRACE {
             return (Status::Degraded, text);
@@ -245,6 +296,30 @@ impl NodeProtocol {
             .await
             .map(|status| status.known_peer_addresses);
         Ok(observation)
+    }
+
+    /// Who the node is, what it wants, and its clock.
+    pub async fn look(&self) -> Result<Look, ProtocolError> {
+        self.look_at(&self.settings.address).await
+    }
+
+    /// The same of the node at that address, `HOST:PORT`, with the same token.
+    pub async fn look_at(&self, address: &str) -> Result<Look, ProtocolError> {
+        let mut client = self
+            .connect_to(address, self.settings.token.clone())
+            .await?;
+        let handshake = client.handshake().await?;
+        let clock = if handshake.accepted {
+            client.vector_clock().await?
+        } else {
+            VectorClock::default()
+        };
+        Ok(Look {
+            node_id: handshake.node_id,
+            token_accepted: handshake.accepted,
+            interests: handshake.interests,
+            clock,
+        })
     }
 
     /// Writes an event of this agent's own to the node, where that is switched on and not too often,
@@ -292,16 +367,24 @@ impl NodeProtocol {
     }
 
     async fn connect(&self, token: Secret) -> Result<WireClient, ProtocolError> {
+        self.connect_to(&self.settings.address, token).await
+    }
+
+    async fn connect_to(&self, address: &str, token: Secret) -> Result<WireClient, ProtocolError> {
         let mut options = WireOptions::new(ASKER, token);
         options.security = self.settings.security;
-        let address = &self.settings.address;
         let resolved = resolve(address).await;
         let resolved = resolved.map_err(|source| ProtocolError::Resolve {
-            address: address.clone(),
+            address: address.to_owned(),
             source,
         })?;
         Ok(WireClient::connect(resolved, options).await?)
     }
+}
+
+fn not_joined(peers: &[String]) -> String {
+    let are = if peers.len() == 1 { "is" } else { "are" };
+    format!("not joined with {}, which {are} up", peers.join(", "))
 }
 
 async fn resolve(address: &str) -> std::io::Result<SocketAddr> {

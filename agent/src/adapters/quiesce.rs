@@ -96,9 +96,7 @@ pub enum QuiesceError {
 /// The wait comes after a successful command, too: what was written last is not flushed yet.
 /// A command that fails or hangs ends this with an error, and nothing was waited for.
 pub async fn quiesce(settings: &QuiesceSettings) -> Result<Quiesced, QuiesceError> {
-    if let Some(command) = &settings.drain {
-        run("drain", command, settings.command_limit).await?;
-    }
+    stop_writers(settings).await?;
     let began = Instant::now();
     sleep(
         settings
@@ -112,6 +110,14 @@ pub async fn quiesce(settings: &QuiesceSettings) -> Result<Quiesced, QuiesceErro
         writers_stopped: settings.drain.is_some(),
         waited_ms,
     })
+}
+
+/// Stops the writers; does nothing where no command is configured.
+pub async fn stop_writers(settings: &QuiesceSettings) -> Result<(), QuiesceError> {
+    match &settings.drain {
+        Some(command) => run("drain", command, settings.command_limit).await,
+        None => Ok(()),
+    }
 }
 
 /// Lets the writers write again; does nothing where no command is configured.

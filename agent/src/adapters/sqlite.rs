@@ -4,18 +4,22 @@
 //! `user_version`, and a stored document of every earlier shape is a test. The journal's lines are
 //! chained by hashes: a line that was changed or taken out is noticed when the database is opened.
 
+mod membership;
+
+pub use membership::TokenUse;
+
 use crate::ports::{EffectError, JournalLine, Store};
 use async_trait::async_trait;
 use cbddc_domain::build::Digest;
 use cbddc_domain::node::Node;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
 use tokio::sync::{oneshot, watch};
 
 /// The number of the present shape of the database.
-const SHAPE: u32 = 1;
+const SHAPE: u32 = 3;
 
 /// Operations waiting for the database's thread; beyond this, callers wait.
 const QUEUE: usize = 256;
@@ -62,6 +66,14 @@ pub enum SqliteError {
         "the journal was changed outside of the agent at line {0}: keep a copy of the state folder for whoever looks into it, then move it away and enrol this host anew"
     )]
     ChainBroken(u64),
+    /// A statement cannot be read.
+    #[error(
+        "a statement about the mesh's members in the state database cannot be read: put back a copy of the state folder, or move it away and let this host join anew"
+    )]
+    Statement,
+    /// A token has no use left; nothing was written.
+    #[error("the token was used already")]
+    UsedUp,
     /// An operation failed.
     #[error("the state database failed")]
     Failed(#[from] rusqlite::Error),
@@ -181,15 +193,26 @@ impl SqliteStore {
         document: Option<String>,
         lines: Vec<JournalLine>,
     ) -> Result<(), SqliteError> {
+        self.transact(move |transaction| {
+            if let Some(document) = document {
+                let statement = "INSERT INTO state (id, document) VALUES (1, ?1) \
+                                 ON CONFLICT (id) DO UPDATE SET document = ?1";
+                transaction.execute(statement, [document])?;
+            }
+            append(transaction, lines)
+        })
+        .await
+    }
+
+    /// One transaction that ends with the number of the journal's newest line.
+    async fn transact(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> Result<u64, SqliteError> + Send + 'static,
+    ) -> Result<(), SqliteError> {
         let number = self
             .run(move |connection| {
                 let transaction = connection.transaction()?;
-                if let Some(document) = document {
-                    let statement = "INSERT INTO state (id, document) VALUES (1, ?1) \
-                                     ON CONFLICT (id) DO UPDATE SET document = ?1";
-                    transaction.execute(statement, [document])?;
-                }
-                let number = append(&transaction, lines)?;
+                let number = work(&transaction)?;
                 transaction.commit()?;
                 Ok(number)
             })
@@ -252,6 +275,35 @@ fn migrate(connection: &mut Connection) -> Result<(), SqliteError> {
              PRAGMA user_version = 1;",
         )?;
         transaction.commit()?;
+    }
+    // Shape 2 also adds to the document; what an earlier agent saved lacks that, and is read as it is.
+    if found < 2 {
+        let transaction = connection.transaction()?;
+        transaction.execute_batch(
+            "CREATE TABLE statements (
+                 subject TEXT PRIMARY KEY,
+                 signed BLOB NOT NULL,
+                 author TEXT NOT NULL
+             );
+             CREATE TABLE grants (
+                 secret BLOB PRIMARY KEY,
+                 signed BLOB NOT NULL,
+                 until_wall_ms INTEGER NOT NULL,
+                 used INTEGER NOT NULL
+             );
+             CREATE TABLE evidence (
+                 record BLOB PRIMARY KEY,
+                 signed BLOB NOT NULL
+             );
+             CREATE TABLE clock (id INTEGER PRIMARY KEY CHECK (id = 1), latest_s INTEGER NOT NULL);
+             PRAGMA user_version = 2;",
+        )?;
+        transaction.commit()?;
+    }
+    // Shape 3 adds to the document alone: what triggers have come to, and what is stopped. An older
+    // agent would forget it.
+    if found < 3 {
+        connection.pragma_update(None, "user_version", 3)?;
     }
     Ok(())
 }

@@ -3,23 +3,28 @@
 use crate::adapters::builds::{BuildError, BuildStore};
 use crate::adapters::checks::NodeChecks;
 use crate::adapters::clock::SystemClock;
-use crate::adapters::node_protocol::NodeProtocol;
 use crate::adapters::peers::Peers;
-use crate::adapters::quiesce::{QuiesceSettings, quiesce, unquiesce};
+use crate::adapters::quarantine;
+use crate::adapters::quiesce::{QuiesceSettings, quiesce, stop_writers, unquiesce};
+use crate::adapters::raised::raised_in;
 use crate::adapters::snapshots::{NewSnapshot, SnapshotError, SnapshotStore};
 use crate::adapters::startable::{Selinux, why_not_startable};
 use crate::adoption::entry;
 use crate::error_chain;
-use crate::ports::{EffectError, Stop, Supervisor, UnitState, World};
+use crate::ports::{Compared, EffectError, Stop, Supervisor, Told, UnitState, World};
 use async_trait::async_trait;
 use cbddc_domain::build::BuildRef;
-use cbddc_domain::health::{Measurement, judge};
+use cbddc_domain::health::{Measurement, Policy, judge};
 use cbddc_domain::id::NodeName;
 use cbddc_domain::node::Effect;
 use cbddc_domain::register::{Answer, Epoch, RegisterView};
+use cbddc_domain::starts::Start;
+use cbddc_domain::stops::Stops;
 use cbddc_domain::time::Now;
+use cbddc_domain::trigger::Trigger;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -51,10 +56,16 @@ pub struct HostWorld {
     pub ready_limit: Duration,
     /// The local checks.
     pub checks: NodeChecks,
-    /// The check over the CBDDC protocol; unset: it is off.
-    pub protocol: Option<Arc<NodeProtocol>>,
     /// The other agents.
     pub peers: Peers,
+    /// Whether a person stopped the traffic: then a start does not let it go on.
+    pub drained: AtomicBool,
+    /// Whether this agent has cut the node off.
+    pub cut_off: AtomicBool,
+    /// The ports that a quarantine blocks; unset: it is not set up.
+    pub quarantine_ports: Option<Vec<u16>>,
+    /// Where triggers are raised by files; unset: nowhere.
+    pub found_dir: Option<PathBuf>,
 }
 
 fn failed(error: &dyn std::error::Error) -> EffectError {
@@ -84,6 +95,7 @@ impl World for HostWorld {
             Effect::Restore(id, kept) => self.restore(id.clone(), kept.clone()).await,
             Effect::Point(build) => self.point(build.clone()).await,
             Effect::Start => self.start().await,
+            Effect::Restart => self.restart().await,
             Effect::Check => self.check().await,
         }
     }
@@ -112,15 +124,44 @@ impl World for HostWorld {
     }
 
     async fn measure(&self) -> Vec<Measurement> {
-        let protocol = async {
-            match &self.protocol {
-                Some(protocol) => Some(protocol.measure(&*self.supervisor).await),
-                None => None,
+        self.checks.measure().await
+    }
+
+    fn checks(&self) -> Vec<Policy> {
+        self.checks.policies()
+    }
+
+    async fn measure_one(&self, check: usize) -> Measurement {
+        self.checks.measure_one(check).await
+    }
+
+    async fn apply_stops(&self, stops: &Stops) -> Result<(), EffectError> {
+        let (drained, cut) = (stops.drained.is_some(), stops.quarantined.is_some());
+        let quarantined = match (&self.quarantine_ports, cut) {
+            (Some(ports), true) => quarantine::apply(&quarantine::quarantine_rules(ports)).await,
+            (Some(_), false) if self.cut_off.swap(false, Ordering::Relaxed) => {
+                quarantine::apply(&quarantine::release_rules()).await
             }
+            (Some(_) | None, false) => Ok(()),
+            (None, true) => Err(EffectError(
+                "no `ports` stand under [quarantine] in the agent's configuration, so nothing is cut off".into(),
+            )),
         };
-        let (mut measurements, protocol) = tokio::join!(self.checks.measure(), protocol);
-        measurements.extend(protocol);
-        measurements
+        if quarantined.is_ok() {
+            self.cut_off.store(cut, Ordering::Relaxed);
+        }
+        if self.drained.swap(drained, Ordering::Relaxed) != drained || drained {
+            let command = match drained {
+                true => stop_writers(&self.quiesce).await,
+                false => unquiesce(&self.quiesce).await,
+            };
+            command.map_err(|error| failed(&error))?;
+        }
+        quarantined
+    }
+
+    fn raised(&self) -> BTreeMap<Trigger, String> {
+        self.found_dir.as_deref().map(raised_in).unwrap_or_default()
     }
 
     async fn ask(
@@ -131,8 +172,24 @@ impl World for HostWorld {
         self.peers.ask(voter, epoch).await
     }
 
-    async fn register_of(&self, peer: &NodeName) -> Result<RegisterView, EffectError> {
-        self.peers.register_of(peer).await
+    async fn register_of(&self, peer: &NodeName, starts: &[Start]) -> Result<Told, EffectError> {
+        self.peers.register_of(peer, starts).await
+    }
+
+    async fn fence(&self, peer: &NodeName, epoch: Epoch) -> Result<RegisterView, EffectError> {
+        self.peers.fence(peer, epoch).await
+    }
+
+    fn nonce(&self) -> u64 {
+        crate::adapters::clock::nonce()
+    }
+
+    fn partner(&self) -> Option<NodeName> {
+        self.peers.partner()
+    }
+
+    async fn exchange(&self, peer: &NodeName) -> Result<Compared, EffectError> {
+        self.peers.exchange(peer, self.clock.now().wall_ms).await
     }
 }
 
@@ -251,10 +308,26 @@ impl HostWorld {
 
     async fn start(&self) -> Result<Option<String>, EffectError> {
         let pid = self.supervisor.start().await?;
+        if self.drained.load(Ordering::Relaxed) {
+            let text = format!("the node runs as process {pid}; its traffic stays stopped");
+            return Ok(Some(text));
+        }
         unquiesce(&self.quiesce)
             .await
             .map_err(|error| failed(&error))?;
         Ok(Some(format!("the node runs as process {pid}")))
+    }
+
+    /// Its events are given their time, as before a switch; what cannot be had is gone without.
+    async fn restart(&self) -> Result<Option<String>, EffectError> {
+        let mut notes = Vec::new();
+        match quiesce(&self.quiesce).await {
+            Ok(_) => {}
+            Err(error) => notes.push(error_chain(&error)),
+        }
+        notes.extend(self.stop().await?);
+        notes.extend(self.start().await?);
+        Ok(Some(notes.join("; ")))
     }
 
     /// Ready: the process is the same throughout, and every check is acceptable.

@@ -1,6 +1,7 @@
 //! Takes values out of a TOML table, one key at a time, and remembers every fault on the way.
 
 use cbddc_domain::id::NodeName;
+use cbddc_domain::replication::ExpectedPeer;
 use cbddc_domain::units::{parse_duration_ms, parse_size_bytes};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use toml::{Table, Value};
 
 /// One section of the file. What is still in it at [`Reader::finish`] is unknown.
 pub(super) struct Reader<'a> {
-    section: &'static str,
+    section: String,
     table: Table,
     base: &'a Path,
     faults: &'a mut Vec<String>,
@@ -18,13 +19,13 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub(super) fn new(
-        section: &'static str,
+        section: impl Into<String>,
         table: Table,
         base: &'a Path,
         faults: &'a mut Vec<String>,
     ) -> Self {
         Self {
-            section,
+            section: section.into(),
             table,
             base,
             faults,
@@ -36,7 +37,7 @@ impl<'a> Reader<'a> {
     pub(super) fn finish(self) {
         let known = self.known.join(", ");
         for key in self.table.keys() {
-            let key = full_key(self.section, key);
+            let key = full_key(&self.section, key);
             self.faults
                 .push(format!("{key}: there is no such key; known here: {known}"));
         }
@@ -53,7 +54,7 @@ impl<'a> Reader<'a> {
 
     /// Reports a fault of a key's value.
     pub(super) fn fault(&mut self, key: &str, text: &str) {
-        let key = full_key(self.section, key);
+        let key = full_key(&self.section, key);
         self.faults.push(format!("{key}: {text}"));
     }
 
@@ -88,6 +89,16 @@ impl<'a> Reader<'a> {
     pub(super) fn section(&mut self, key: &'static str) -> Option<Table> {
         let table = |value: Value| value.as_table().cloned();
         self.take(key, &format!("a section, [{key}]"), table)
+    }
+
+    /// Sections of one name, [[key]]; unset: none.
+    pub(super) fn sections(&mut self, key: &'static str) -> Vec<Table> {
+        let tables = |value: Value| {
+            let items = value.as_array()?.iter();
+            items.map(|item| item.as_table().cloned()).collect()
+        };
+        let expected = format!("one or more sections, each under [[{key}]]");
+        self.take(key, &expected, tables).unwrap_or_default()
     }
 
     pub(super) fn string(&mut self, key: &'static str) -> Option<String> {
@@ -161,6 +172,17 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// A number from zero to a million.
+    pub(super) fn number(&mut self, key: &'static str) -> Option<f64> {
+        self.take(key, "a number from 0 to 1000000", |value| {
+            #[expect(clippy::cast_precision_loss, reason = "bounded right after")]
+            let number = value
+                .as_float()
+                .or(value.as_integer().map(|whole| whole as f64))?;
+            (0.0..=1e6).contains(&number).then_some(number)
+        })
+    }
+
     /// A duration with its unit, from 1 ms to one day.
     pub(super) fn duration(&mut self, key: &'static str) -> Option<Duration> {
         let text = self.string(key)?;
@@ -195,13 +217,26 @@ impl<'a> Reader<'a> {
         None
     }
 
-    /// A list of `HOST:PORT`.
-    pub(super) fn addresses(&mut self, key: &'static str) -> Option<Vec<String>> {
+    /// A list of `HOST:PORT` or `NODE=HOST:PORT`.
+    pub(super) fn peers(&mut self, key: &'static str) -> Option<Vec<ExpectedPeer>> {
         let texts = self.strings(key)?;
-        for text in texts.iter().filter(|text| !is_host_and_port(text, false)) {
-            self.fault(key, &format!("`{text}` is not HOST:PORT"));
-        }
-        Some(texts)
+        let peers = texts.iter().filter_map(|text| {
+            let (node, address) = match text.split_once('=') {
+                Some((node, address)) => (Some(node.parse::<NodeName>()), address),
+                None => (None, text.as_str()),
+            };
+            if !is_host_and_port(address, false) {
+                let text = format!("`{text}` is not HOST:PORT, or NODE=HOST:PORT");
+                self.fault(key, &text);
+            }
+            let node = node.transpose();
+            let node = node.map_err(|fault| self.fault(key, &fault.to_string()));
+            Some(ExpectedPeer {
+                address: address.to_owned(),
+                node: node.ok()?,
+            })
+        });
+        Some(peers.collect())
     }
 }
 

@@ -1,11 +1,9 @@
 //! The sections of the configuration and their defaults.
 
 use super::reader::Reader;
-use super::{Secret, read_bounded};
-use cbddc_domain::id::NodeName;
+use cbddc_domain::access::{LocalRoles, Role};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use toml::Table;
@@ -34,7 +32,7 @@ pub struct Service {
     pub env: BTreeMap<String, String>,
     /// Where it runs. Unset: in the build's folder.
     pub working_dir: Option<PathBuf>,
-    /// Its database files. Default: none, and snapshots are empty.
+    /// Its database files, those of `[[cluster]]` included. Default: none, and snapshots are empty.
     pub databases: Vec<PathBuf>,
     /// How long it may take to end before it is killed. Default 30 s.
     pub stop_timeout: Duration,
@@ -50,36 +48,6 @@ pub struct Service {
     pub command_timeout: Duration,
 }
 
-/// `[cbddc]`: how to speak to the node as a peer.
-#[derive(Debug, Clone)]
-pub struct Cbddc {
-    /// Its sync port, `HOST:PORT`.
-    pub address: String,
-    /// Its node id. Default: the agent's `node`.
-    pub node_id: String,
-    /// The mesh's token.
-    pub token: Secret,
-    /// Which channel to open. Default: auto.
-    pub channel: ChannelMode,
-    /// The peers that it must have joined, `HOST:PORT`. Default: none are checked.
-    pub expected_peers: Vec<String>,
-    /// The collections that must move. Default: all that do.
-    pub target_collections: Vec<String>,
-    /// Whether checks may write documents of their own. Default: no.
-    pub canary_writes: bool,
-}
-
-/// How connections to the node are protected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ChannelMode {
-    /// Secure where the node offers it, plain otherwise.
-    Auto,
-    /// Secure or not at all.
-    Secure,
-    /// Plain.
-    Plaintext,
-}
-
 /// `[health]`: the local checks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
@@ -87,12 +55,18 @@ pub struct Health {
     pub http: Option<String>,
     /// A port of the node that must accept connections; unset: it is not checked by itself.
     pub tcp: Option<SocketAddr>,
-    /// Pause between two rounds. Default 5 s.
+    /// Pause between two runs of a check. Default 5 s.
     pub interval: Duration,
     /// How long one check may take. Default 2 s.
     pub timeout: Duration,
-    /// How many rounds in a row must fail before the judgement changes. Default 2.
+    /// How many results in a row must be bad before a check counts as bad. Default 2.
     pub fall: u32,
+    /// How many must be good before it counts as good again. Default 2.
+    pub rise: u32,
+    /// How long a process may take from its start to be healthy. Default: `ready_timeout`.
+    pub grace: Option<Duration>,
+    /// Whether the databases of `[service]` are checked. Default: yes.
+    pub databases: bool,
     /// Free bytes that the disks of state and databases must have. Default 256 MiB.
     pub min_free_disk: u64,
 }
@@ -111,6 +85,8 @@ pub struct Limits {
 pub struct Peers {
     /// How often peers are asked what was decided. Default 10 s.
     pub poll: Duration,
+    /// How often some member is probed, to find out who is there. Default 2 s.
+    pub probe: Duration,
     /// How long to wait for answers at the end of a probation. Default 10 s.
     pub ask_limit: Duration,
     /// How long one call may take, connecting included. Default 5 s.
@@ -180,45 +156,6 @@ pub(super) fn service(
     service
 }
 
-pub(super) fn cbddc(
-    table: Table,
-    node: Option<&NodeName>,
-    base: &Path,
-    faults: &mut Vec<String>,
-) -> Option<Cbddc> {
-    let mut reader = Reader::new("cbddc", table, base, faults);
-    let address = reader.required_address("address");
-    let node_id = reader.string("node_id");
-    let token = match reader.required_path("token_file") {
-        Some(path) => token(&path)
-            .map_err(|fault| reader.fault("token_file", &fault))
-            .ok(),
-        None => None,
-    };
-    let channel = match reader.string("channel").as_deref() {
-        None | Some("auto") => ChannelMode::Auto,
-        Some("secure") => ChannelMode::Secure,
-        Some("plaintext") => ChannelMode::Plaintext,
-        Some(_) => {
-            reader.fault("channel", "must be auto, secure or plaintext");
-            ChannelMode::Auto
-        }
-    };
-    let expected_peers = reader.addresses("expected_peers").unwrap_or_default();
-    let target_collections = reader.strings("target_collections").unwrap_or_default();
-    let canary_writes = reader.truth("canary_writes").unwrap_or(false);
-    reader.finish();
-    Some(Cbddc {
-        address: address?,
-        node_id: node_id.or_else(|| node.map(ToString::to_string))?,
-        token: token?,
-        channel,
-        expected_peers,
-        target_collections,
-        canary_writes,
-    })
-}
-
 /// Whether systemd would take the name for one service: its characters and length, and an instance
 /// where there is an `@`.
 fn is_service_unit(name: &str) -> bool {
@@ -229,26 +166,6 @@ fn is_service_unit(name: &str) -> bool {
         && stem.bytes().all(known)
         && !stem.starts_with('@')
         && !stem.ends_with('@')
-}
-
-/// Reads the token; white space around it does not count. The fault never shows what was read.
-fn token(path: &Path) -> Result<Secret, String> {
-    let shown = path.display();
-    let mode = std::fs::metadata(path)
-        .map_err(|error| format!("cannot read {shown}: {error}"))?
-        .permissions()
-        .mode();
-    if mode & 0o037 != 0 {
-        return Err(format!(
-            "others may read {shown} (mode {:04o}): run `chmod 600` on it",
-            mode & 0o7777
-        ));
-    }
-    let text = read_bounded(path).map_err(|error| format!("cannot read {shown}: {error}"))?;
-    match text.trim() {
-        "" => Err(format!("{shown} is empty")),
-        token => Ok(Secret::new(token.to_owned())),
-    }
 }
 
 pub(super) fn health(table: Table, base: &Path, faults: &mut Vec<String>) -> Option<Health> {
@@ -275,6 +192,9 @@ pub(super) fn health(table: Table, base: &Path, faults: &mut Vec<String>) -> Opt
         interval: seconds(&mut reader, "interval", 5),
         timeout: seconds(&mut reader, "timeout", 2),
         fall: reader.count("fall", 1, 100).unwrap_or(2),
+        rise: reader.count("rise", 1, 100).unwrap_or(2),
+        grace: reader.duration("grace"),
+        databases: reader.truth("databases").unwrap_or(true),
         min_free_disk: reader.size("min_free_disk").unwrap_or(256 << 20),
     });
     reader.finish();
@@ -296,6 +216,7 @@ pub(super) fn peers(table: Table, base: &Path, faults: &mut Vec<String>) -> Opti
     let mut reader = Reader::new("peers", table, base, faults);
     let peers = Some(Peers {
         poll: seconds(&mut reader, "poll", 10),
+        probe: seconds(&mut reader, "probe", 2),
         ask_limit: seconds(&mut reader, "ask_limit", 10),
         call_timeout: seconds(&mut reader, "call_timeout", 5),
     });
@@ -303,6 +224,30 @@ pub(super) fn peers(table: Table, base: &Path, faults: &mut Vec<String>) -> Opti
     peers
 }
 
-fn seconds(reader: &mut Reader<'_>, key: &'static str, default: u64) -> Duration {
+pub(super) fn local(table: Table, base: &Path, faults: &mut Vec<String>) -> LocalRoles {
+    let mut reader = Reader::new("local", table, base, faults);
+    let mut roles = |key: &'static str| {
+        let mut roles = BTreeMap::new();
+        for (name, role) in reader.pairs(key).unwrap_or_default() {
+            match role.parse::<Role>() {
+                Ok(role) => drop(roles.insert(name, role)),
+                Err(fault) => reader.fault(key, &format!("{name}: {fault}")),
+            }
+        }
+        roles
+    };
+    let (users, groups) = (roles("users"), roles("groups"));
+    // Root has this host anyway: a lesser role would only look like a lock.
+    if users
+        .keys()
+        .any(|name| matches!(name.as_str(), "root" | "0"))
+    {
+        reader.fault("users", "root may do everything, and needs no role");
+    }
+    reader.finish();
+    LocalRoles { users, groups }
+}
+
+pub(super) fn seconds(reader: &mut Reader<'_>, key: &'static str, default: u64) -> Duration {
     reader.duration(key).unwrap_or(Duration::from_secs(default))
 }

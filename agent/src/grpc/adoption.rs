@@ -63,6 +63,10 @@ impl Services {
         }
         let plan = self.plan(&facts).await?;
         let mut answer = answer(&plan);
+        let node = self.engine.node();
+        let ordered = node.register.decided.as_ref();
+        let ordered = ordered.and_then(|record| record.release_for(&self.engine.context().name));
+        answer.ordered = ordered.map(|release| (&release.build).into());
         if request.dry_run {
             return Ok(answer);
         }
@@ -90,6 +94,7 @@ impl Services {
         let event = Event::Adopt {
             release,
             by: by.to_owned(),
+            may_switch: request.may_switch,
         };
         self.engine.tell(event, by).await.map_err(engine_error)?;
         // Only now: where the engine says no, what `current` points to stays.
@@ -257,6 +262,7 @@ fn answer(plan: &Plan) -> v1::AdoptResponse {
         drop_in_text: plan.text.clone(),
         node_pid: plan.main_pid,
         build: None,
+        ordered: None,
         agent_restarts: 0,
     }
 }

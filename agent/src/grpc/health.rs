@@ -1,18 +1,28 @@
 //! Health, and what the mesh check needs of this node.
 
 use super::{Services, caller, refuse};
+use crate::adapters::health_history::{HealthHistory, StoredEntry};
 use crate::adapters::node_protocol::Observation;
 use crate::error_chain;
-use cbddc_domain::health::judge;
+use cbddc_domain::health::{self, CheckState, Measurement, judge};
 use cbddc_domain::hlc::VectorClock;
 use cbddc_domain::oplog::{Operation, OplogEntry};
-use cbddc_domain::phase::Phase;
 use cbddc_proto::v1;
 use cbddc_proto::v1::health_service_server::HealthService;
+use std::pin::Pin;
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status};
 
 /// The most events in one answer: about 5 MiB.
 const EVENTS_MAX: usize = 20_000;
+
+/// The most entries of the history in one answer: about 1 MiB.
+const ENTRIES_MAX: u32 = 5_000;
+
+/// Entries on their way to a follower who reads slowly.
+const ENTRIES_IN_FLIGHT: usize = 64;
 
 #[tonic::async_trait]
 impl HealthService for Services {
@@ -22,18 +32,57 @@ impl HealthService for Services {
     ) -> Result<Response<v1::GetHealthResponse>, Status> {
         caller(&request)?;
         let measurements = self.world.measure().await;
-        let judgement = judge(&measurements);
-        let message = |measurement: &cbddc_domain::health::Measurement| v1::Measurement {
-            check: measurement.check.as_str().to_owned(),
-            status: measurement.status.as_str().to_lowercase(),
-            detail: measurement.detail.clone(),
-            took_ms: measurement.took_ms,
+        let now = judge(&measurements);
+        let judged = self.health.borrow().clone();
+        let mut answer = v1::GetHealthResponse {
+            status: word(now.status.max(judged.judgement.status)),
+            reasons: now.reasons,
+            measurements: measurements.iter().map(measurement).collect(),
+            judged: word(judged.judgement.status),
+            since_wall_ms: judged.since_wall_ms,
+            checks: judged.checks.iter().map(state).collect(),
         };
-        Ok(Response::new(v1::GetHealthResponse {
-            status: judgement.status.as_str().to_lowercase(),
-            reasons: judgement.reasons,
-            measurements: measurements.iter().map(message).collect(),
+        if judged.judgement.status > now.status {
+            answer.reasons = judged.judgement.reasons;
+        }
+        Ok(Response::new(answer))
+    }
+
+    async fn list_health_history(
+        &self,
+        request: Request<v1::ListHealthHistoryRequest>,
+    ) -> Result<Response<v1::ListHealthHistoryResponse>, Status> {
+        caller(&request)?;
+        let request = request.into_inner();
+        let limit = match request.limit {
+            0 => ENTRIES_MAX,
+            limit => limit.min(ENTRIES_MAX),
+        };
+        let now_wall_ms = self.world.now().wall_ms;
+        let since_wall_ms = match i64::try_from(request.back_ms) {
+            Ok(back_ms @ 1..) => now_wall_ms.saturating_sub(back_ms),
+            Ok(_) | Err(_) => i64::MIN,
+        };
+        let read = self.history.since(since_wall_ms, limit).await;
+        let read = read.map_err(|error| refuse(Code::Internal, "history", error_chain(&error)))?;
+        Ok(Response::new(v1::ListHealthHistoryResponse {
+            entries: read.into_iter().map(entry).collect(),
+            now_wall_ms,
         }))
+    }
+
+    type FollowHealthHistoryStream =
+        Pin<Box<dyn Stream<Item = Result<v1::FollowHealthHistoryResponse, Status>> + Send>>;
+
+    async fn follow_health_history(
+        &self,
+        request: Request<v1::FollowHealthHistoryRequest>,
+    ) -> Result<Response<Self::FollowHealthHistoryStream>, Status> {
+        caller(&request)?;
+        let after = request.into_inner().after;
+        let (entries, stream) = mpsc::channel(ENTRIES_IN_FLIGHT);
+        tokio::spawn(follow(self.history.clone(), after, entries));
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 
     async fn observe_replication(
@@ -42,22 +91,8 @@ impl HealthService for Services {
     ) -> Result<Response<v1::ObserveReplicationResponse>, Status> {
         caller(&request)?;
         let request = request.into_inner();
-        let Some(protocol) = &self.protocol else {
-            let text = "no `[cbddc]` section is configured on this host, so replication cannot be looked at";
-            return Err(refuse(Code::FailedPrecondition, "not_configured", text));
-        };
-        match self.engine.node().phase {
-            Phase::Steady { running: None } | Phase::Prepared { running: None, .. } => {
-                let text = "nothing was rolled out to this node yet";
-                return Err(refuse(Code::FailedPrecondition, "nothing_runs", text));
-            }
-            Phase::Steady { .. }
-            | Phase::Prepared { .. }
-            | Phase::Switching(_)
-            | Phase::Probation(_)
-            | Phase::Reverting(_)
-            | Phase::Stuck { .. } => {}
-        }
+        let cluster = self.running_cluster(&request.cluster)?;
+        let protocol = &cluster.protocol;
         // Asking for one event is asking for the time only.
         if request.limit != 1
             && let Err(error) = protocol.write_canary(self.world.now().wall_ms).await
@@ -77,7 +112,96 @@ impl HealthService for Services {
         message.expected = protocol.expected_peers_up().await;
         message.target_collections = settings.target_collections.clone();
         message.wall_ms = self.world.now().wall_ms;
+        if request.limit == 1 {
+            message.pruned_wall_ms = cluster.oplog.pruned_wall_ms().await;
+        }
         Ok(Response::new(message))
+    }
+}
+
+/// Sends entries until the follower hangs up or the agent stops.
+async fn follow(
+    history: HealthHistory,
+    mut after: u64,
+    entries: mpsc::Sender<Result<v1::FollowHealthHistoryResponse, Status>>,
+) {
+    let mut newest = history.newest();
+    loop {
+        newest.mark_unchanged();
+        let read = match history.after(after, ENTRIES_MAX).await {
+            Ok(read) => read,
+            Err(error) => {
+                let status = refuse(Code::Internal, "history", error_chain(&error));
+                return drop(entries.send(Err(status)).await);
+            }
+        };
+        let waits = read.is_empty();
+        for stored in read {
+            after = stored.number;
+            let message = v1::FollowHealthHistoryResponse {
+                entry: Some(entry(stored)),
+            };
+            if entries.send(Ok(message)).await.is_err() {
+                return;
+            }
+        }
+        if waits {
+            tokio::select! {
+                changed = newest.changed() => if changed.is_err() { return },
+                () = entries.closed() => return,
+            }
+        }
+    }
+}
+
+fn word(status: health::Status) -> String {
+    status.as_str().to_lowercase()
+}
+
+fn measurement(measured: &Measurement) -> v1::Measurement {
+    let figure = |figure: &health::Perf| v1::Figure {
+        label: figure.label.clone(),
+        value: figure.value,
+        unit: figure.unit.clone(),
+    };
+    v1::Measurement {
+        check: measured.check.as_str().to_owned(),
+        name: measured.name.clone(),
+        severity: measured.severity.as_str().to_owned(),
+        status: word(measured.status),
+        detail: measured.detail.clone(),
+        took_ms: measured.took_ms,
+        figures: measured.figures.iter().map(figure).collect(),
+    }
+}
+
+fn state(state: &CheckState) -> v1::CheckState {
+    v1::CheckState {
+        name: state.name.clone(),
+        kind: state.kind.as_str().to_owned(),
+        severity: state.severity.as_str().to_owned(),
+        status: word(state.status),
+        reason: state.reason.clone(),
+        since_wall_ms: state.since_wall_ms,
+        flapping: state.flapping,
+    }
+}
+
+fn entry(stored: StoredEntry) -> v1::HealthHistoryEntry {
+    let entry = stored.entry;
+    let tally = entry.tally.unwrap_or_default();
+    v1::HealthHistoryEntry {
+        number: stored.number,
+        wall_ms: entry.wall_ms,
+        check: entry.check,
+        kind: entry.kind.as_str().to_owned(),
+        status: word(entry.status),
+        reason: entry.reason,
+        healthy: tally.healthy,
+        degraded: tally.degraded,
+        unknown: tally.unknown,
+        unhealthy: tally.unhealthy,
+        took_ms_max: tally.took_ms_max,
     }
 }
 
@@ -95,6 +219,7 @@ fn view(observed: Observation, limit: usize) -> v1::ObserveReplicationResponse {
         expected: Vec::new(),
         target_collections: Vec::new(),
         wall_ms: 0,
+        pruned_wall_ms: 0,
     }
 }
 

@@ -1,30 +1,42 @@
 //! The edge: a file per service. Each turns a request into domain types, hands it to the engine or
 //! an adapter, and turns the answer back. Nothing is decided here but who may call.
 
+pub mod access;
 mod adoption;
+mod authority;
 mod builds;
 mod health;
+mod joining;
 mod journal;
 mod mesh;
 mod node;
 mod releases;
+mod replication;
 mod rollouts;
 mod server;
 mod snapshots;
+mod stops;
 
+pub use joining::Joining;
 pub(crate) use node::phase_text;
 pub use server::{ServeError, serve};
 
 use crate::adapters::builds::BuildStore;
-use crate::adapters::node_protocol::NodeProtocol;
+use crate::adapters::clusters::ClusterAccess;
+use crate::adapters::evidence::EvidenceKeeper;
+use crate::adapters::health_history::HealthHistory;
+use crate::adapters::roster::RosterKeeper;
+use crate::adapters::seen::Seen;
 use crate::adapters::snapshots::SnapshotStore;
 use crate::adapters::sqlite::SqliteStore;
-use crate::adapters::tls::{ConnectInfo, PeerIdentity};
+use crate::adapters::swim::Swim;
+use crate::adapters::tls::{Caller, Tls};
 use crate::engine::{EngineError, EngineHandle};
 use crate::monitor::Health;
 use crate::ports::{Units, World};
 use cbddc_domain::node::Refusal;
 use cbddc_domain::register::EpochRefusal;
+use cbddc_domain::replication::Findings;
 use cbddc_proto::WORD_KEY;
 use cbddc_proto::convert::Malformed;
 use std::path::PathBuf;
@@ -55,16 +67,30 @@ pub struct Services {
     pub world: Arc<dyn World>,
     /// The newest health.
     pub health: watch::Receiver<Health>,
-    /// The node's CBDDC port; unset: it is not configured.
-    pub protocol: Option<Arc<NodeProtocol>>,
+    /// What health was before.
+    pub history: HealthHistory,
+    /// The clusters that the node serves, with events and documents; empty: none is configured.
+    pub clusters: Arc<Vec<ClusterAccess>>,
+    /// What this agent has found about replication by itself.
+    pub findings: watch::Receiver<Findings>,
     /// The node's unit; unset: the agent supervises the node's process itself.
     pub unit: Option<Arc<dyn Units>>,
     /// Whether a majority of the voters was heard since the host started.
     pub met: watch::Receiver<bool>,
     /// Where the agent keeps everything.
     pub state_dir: PathBuf,
-    /// The mesh's name.
-    pub mesh_name: Arc<str>,
+    /// Who is in the mesh.
+    pub roster: RosterKeeper,
+    /// What makes others believe a record.
+    pub evidence: EvidenceKeeper,
+    /// This agent's identity.
+    pub tls: Tls,
+    /// What it takes to let hosts in.
+    pub joining: Joining,
+    /// When each member was last heard of.
+    pub seen: Seen,
+    /// Which members are there.
+    pub swim: Swim,
 }
 
 /// A status with its stable word.
@@ -93,12 +119,20 @@ fn engine_error(error: EngineError) -> Status {
                     | EpochRefusal::Closed(_)
                     | EpochRefusal::Revoked { .. }
                     | EpochRefusal::OtherVoters
+                    | EpochRefusal::ChangesMore
+                    | EpochRefusal::Forced
                     | EpochRefusal::OtherRecord(_)
                     | EpochRefusal::TooManyVotes,
                 )
                 | Refusal::Locked { .. }
                 | Refusal::Busy(_)
+                | Refusal::Starting
+                | Refusal::MemoryLost { .. }
+                | Refusal::Forgotten(_)
+                | Refusal::Alarmed(_)
+                | Refusal::Frozen { .. }
                 | Refusal::Confirmed { .. } => Code::FailedPrecondition,
+                Refusal::NotBack(_) => Code::PermissionDenied,
             };
             refuse(code, refusal.word(), text)
         }
@@ -107,20 +141,18 @@ fn engine_error(error: EngineError) -> Status {
     }
 }
 
-/// Who calls, as the certificate says.
-fn caller<T>(request: &Request<T>) -> Result<PeerIdentity, Status> {
-    let info = request.extensions().get::<ConnectInfo>();
-    let info = info
-        .ok_or_else(|| Status::unauthenticated("this connection has no certificate of the mesh"))?;
-    Ok(info.peer.clone())
+/// Who calls, as the table of calls has let them in.
+fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
+    let caller = request.extensions().get::<Caller>().cloned();
+    caller.ok_or_else(|| Status::unauthenticated("this connection has no certificate of the mesh"))
 }
 
 /// The name of the person who calls; agents may not order changes.
 fn person<T>(request: &Request<T>) -> Result<String, Status> {
     match caller(request)? {
-        PeerIdentity::Person(name) => Ok(name),
-        PeerIdentity::Node(node) => {
-            let text = format!("{node} is an agent: only people may order this");
+        Caller::Person { name, .. } => Ok(name),
+        Caller::Agent { .. } | Caller::Stranger => {
+            let text = "only people may order this";
             Err(refuse(Code::PermissionDenied, "not_allowed", text))
         }
     }

@@ -7,6 +7,7 @@ use cbddc_domain::generation::{Fallback, Generation};
 use cbddc_domain::node::Node;
 use cbddc_domain::phase::{Phase, Purpose, SwitchStep};
 use cbddc_domain::register::Epoch;
+use cbddc_domain::stops::Stopped;
 use cbddc_domain::time::Now;
 use cbddc_proto::v1;
 use cbddc_proto::v1::node_service_server::NodeService;
@@ -66,6 +67,27 @@ impl NodeService for Services {
         let by = person(&request)?;
         let answer = self.unadopt_unit(request.into_inner(), &by).await?;
         Ok(Response::new(answer))
+    }
+
+    async fn set_drained(
+        &self,
+        request: Request<v1::SetDrainedRequest>,
+    ) -> Result<Response<v1::SetDrainedResponse>, Status> {
+        self.set_drained_here(request).await
+    }
+
+    async fn set_quarantined(
+        &self,
+        request: Request<v1::SetQuarantinedRequest>,
+    ) -> Result<Response<v1::SetQuarantinedResponse>, Status> {
+        self.set_quarantined_here(request).await
+    }
+
+    async fn set_frozen(
+        &self,
+        request: Request<v1::SetFrozenRequest>,
+    ) -> Result<Response<v1::SetFrozenResponse>, Status> {
+        self.set_frozen_here(request).await
     }
 
     async fn list_generations(
@@ -145,7 +167,7 @@ impl Services {
         v1::GetStatusResponse {
             node: context.name.to_string(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-            mesh: self.mesh_name.to_string(),
+            mesh: self.tls.mesh().to_owned(),
             phase: node.phase.word().to_owned(),
             phase_text: phase_text(node),
             generation: running.map_or(0, |generation| generation.number),
@@ -174,7 +196,26 @@ impl Services {
             stuck,
             unverified: !*self.met.borrow(),
             agent_pid: own_pid(),
+            bake_left_ms: node
+                .bake
+                .as_ref()
+                .map_or(0, |bake| bake.until.left_ms(now).max(1)),
+            alarms: node.alarm_words(),
+            drained: node.stops.drained.as_ref().map(stopped),
+            quarantined: node.stops.quarantined.as_ref().map(stopped),
+            frozen: node.stops.freeze_at(now.wall_ms).map(|freeze| v1::Freeze {
+                by: freeze.by.clone(),
+                reason: freeze.reason.clone(),
+                until_wall_ms: freeze.until_wall_ms,
+            }),
         }
+    }
+}
+
+fn stopped(of: &Stopped) -> v1::Stopped {
+    v1::Stopped {
+        by: of.by.clone(),
+        reason: of.reason.clone(),
     }
 }
 

@@ -1,16 +1,19 @@
 //! The steps of a proposer.
 
 use super::builds::build_error;
-use super::{Services, engine_error, malformed, person, refuse};
+use super::{Services, caller, engine_error, malformed, person, refuse};
 use crate::adapters::disk::free_bytes;
-use cbddc_domain::node::{Event, Prepare};
-use cbddc_domain::register::Record;
+use crate::adapters::evidence::Disbelief;
+use crate::adapters::tls::Caller;
+use crate::engine::{EngineError, hear_peer};
+use cbddc_domain::node::{Event, Prepare, ProposalKind, Refusal};
+use cbddc_domain::register::{EpochRefusal, Record, RecordKind};
 use cbddc_domain::release::Release;
+use cbddc_domain::trigger::VOTES_MS;
 use cbddc_domain::units::show_size_bytes;
 use cbddc_proto::convert::{duration_ms, proposal_kind, required, text};
 use cbddc_proto::v1;
 use cbddc_proto::v1::rollout_service_server::RolloutService;
-use std::collections::BTreeSet;
 use tonic::{Code, Request, Response, Status};
 
 #[tonic::async_trait]
@@ -19,7 +22,7 @@ impl RolloutService for Services {
         &self,
         request: Request<v1::PrepareRequest>,
     ) -> Result<Response<v1::PrepareResponse>, Status> {
-        let holder = person(&request)?;
+        let (holder, is_agent) = proposer(&request)?;
         let request = request.into_inner();
         let next: Option<Release> = request
             .next
@@ -39,6 +42,9 @@ impl RolloutService for Services {
                 .transpose()
                 .map_err(malformed)?,
         };
+        if is_agent {
+            check_agent_asks(&prepare)?;
+        }
         if let Some(next) = &next {
             self.check_ready(next).await?;
         }
@@ -46,13 +52,8 @@ impl RolloutService for Services {
             .tell(Event::Prepare(Box::new(prepare)), &holder)
             .await
             .map_err(engine_error)?;
-        let register = self
-            .engine
-            .node()
-            .register
-            .view(&self.engine.context().voters);
         Ok(Response::new(v1::PrepareResponse {
-            register: Some((&register).into()),
+            register: Some(self.register_view().await),
         }))
     }
 
@@ -99,53 +100,78 @@ impl RolloutService for Services {
         &self,
         request: Request<v1::VoteRequest>,
     ) -> Result<Response<v1::VoteResponse>, Status> {
-        let holder = person(&request)?;
-        let record: Record = required("record", request.into_inner().record)
+        let (holder, is_agent) = proposer(&request)?;
+        let request = request.into_inner();
+        let record: Record = required("record", request.record)
             .and_then(TryInto::try_into)
             .map_err(malformed)?;
-        self.engine
-            .tell(Event::Vote(Box::new(record)), &holder)
-            .await
-            .map_err(engine_error)?;
-        Ok(Response::new(v1::VoteResponse {}))
+        match &request.author {
+            Some(author) => {
+                let admitted = self.evidence.admit(&record, author).await;
+                admitted.map_err(|fault| disbelieved(&fault))?;
+            }
+            // Nobody else has to believe it.
+            None if record.voters.iter().eq([&self.engine.context().name]) => {}
+            None => return Err(disbelieved(&Disbelief::Unsigned)),
+        }
+        // Whoever brings it: what an agent wrote may only go back.
+        let event = match is_agent || record.proposed_by.starts_with(AGENT) {
+            true => Event::VoteBack(Box::new(record.clone())),
+            false => Event::Vote(Box::new(record.clone())),
+        };
+        let mut answer = self.engine.tell(event.clone(), &holder).await;
+        if let Err(EngineError::Refused(Refusal::Epoch(
+            EpochRefusal::OtherVoters | EpochRefusal::ChangesMore,
+        ))) = &answer
+        {
+            // It may have been away while the record was decided that this one goes on from (15).
+            self.catch_up(&record).await;
+            answer = self.engine.tell(event, &holder).await;
+        }
+        answer.map_err(engine_error)?;
+        let vote = self.evidence.vote(&record).await;
+        let vote = Some(vote.map_err(|fault| disbelieved(&fault))?);
+        Ok(Response::new(v1::VoteResponse { vote }))
     }
 
     async fn confirm(
         &self,
         request: Request<v1::ConfirmRequest>,
     ) -> Result<Response<v1::ConfirmResponse>, Status> {
-        let holder = person(&request)?;
+        let (holder, is_agent) = proposer(&request)?;
         let request = request.into_inner();
-        let record: Record = required("record", request.record)
+        let record: Record = required("record", request.record.clone())
             .and_then(TryInto::try_into)
             .map_err(malformed)?;
-        if request.voted.len() > cbddc_proto::convert::NODES_MAX {
-            return Err(refuse(
-                Code::InvalidArgument,
-                "malformed",
-                "too many voters",
+        if is_agent && (record.kind != RecordKind::Rollback || record.forced) {
+            return Err(not_back(
+                "an agent may confirm nothing but a rollback that was voted for",
             ));
         }
-        let voted: BTreeSet<_> = request
-            .voted
-            .into_iter()
-            .filter_map(|name| name.parse().ok())
-            .collect();
-        // Counted again here: each vote is heard like any other, and a majority decides.
-        for voter in voted {
-            let event = Event::Hear {
-                voter,
-                record: Box::new(record.clone()),
-            };
-            self.engine
-                .tell(event, &holder)
-                .await
-                .map_err(engine_error)?;
+        if self.engine.node().register.decided_epoch() >= record.epoch {
+            return Ok(Response::new(v1::ConfirmResponse {}));
         }
-        if self.engine.node().register.decided_epoch() < record.epoch {
-            let text = "the named votes are no majority of this agent's voters";
+        let signed = v1::SignedRecord {
+            record: request.record,
+            author: request.author,
+            votes: request.votes,
+        };
+        // Counted again here: by the voters' signatures, whoever brings them.
+        let believed = self.evidence.believe(signed).await;
+        let believed = believed.map_err(|fault| disbelieved(&fault))?;
+        if !believed.decided {
+            let text = "the votes that were brought are no majority of the record's voters";
             return Err(refuse(Code::FailedPrecondition, "not_decided", text));
         }
+        let record = Box::new(believed.record);
+        let event = match record.forced {
+            true => Event::Force(record),
+            false => Event::Learn(record),
+        };
+        self.engine
+            .tell(event, &holder)
+            .await
+            .map_err(engine_error)?;
         Ok(Response::new(v1::ConfirmResponse {}))
     }
 
@@ -182,6 +208,23 @@ impl RolloutService for Services {
 }
 
 impl Services {
+    /// Asks the other voters at once for what was decided.
+    async fn catch_up(&self, record: &Record) {
+        let starts = self.engine.node().starts.known.clone();
+        let mut asked = tokio::task::JoinSet::new();
+        for peer in record.electorate() {
+            let (world, starts) = (self.world.clone(), starts.clone());
+            if peer != self.engine.context().name {
+                asked.spawn(async move { (world.register_of(&peer, &starts).await, peer) });
+            }
+        }
+        while let Some(answered) = asked.join_next().await {
+            if let Ok((Ok(told), peer)) = answered {
+                hear_peer(&self.engine, &peer, told).await;
+            }
+        }
+    }
+
     /// The build is here, intact, and could be started, and there is room for the snapshot.
     async fn check_ready(&self, release: &Release) -> Result<(), Status> {
         let (builds, build) = (self.builds.clone(), release.build.clone());
@@ -222,5 +265,45 @@ impl Services {
         let found = found.map_err(|_| Status::internal("a fault in the agent; see its log"))?;
         let found = found.map_err(|error| build_error(&error))?;
         Ok(found.is_some_and(|stored| stored.manifest.changes_persistence()))
+    }
+}
+
+/// How the name of an agent begins where it is an author; no person's name has a space.
+const AGENT: &str = "node ";
+
+/// Who proposes, and whether that is an agent.
+fn proposer<T>(request: &Request<T>) -> Result<(String, bool), Status> {
+    match caller(request)? {
+        Caller::Agent { name, .. } => Ok((format!("{AGENT}{name}"), true)),
+        Caller::Person { .. } | Caller::Stranger => Ok((person(request)?, false)),
+    }
+}
+
+/// An agent is promised nothing but a rollback, and keeps others out for no longer than it takes.
+fn check_agent_asks(prepare: &Prepare) -> Result<(), Status> {
+    let plain = prepare.kind == ProposalKind::Rollback
+        && prepare.next.is_none()
+        && prepare.plan.is_none()
+        && prepare.lease_ms <= VOTES_MS;
+    match plain {
+        true => Ok(()),
+        false => Err(not_back("an agent may propose nothing but a rollback")),
+    }
+}
+
+fn not_back(text: &str) -> Status {
+    refuse(Code::PermissionDenied, "not_back", text)
+}
+
+fn disbelieved(fault: &Disbelief) -> Status {
+    let text = crate::error_chain(fault);
+    match fault {
+        Disbelief::Malformed(_) => refuse(Code::InvalidArgument, "malformed", text),
+        Disbelief::NotSaved(_) => refuse(Code::Unavailable, "not_saved", text),
+        Disbelief::Unsigned
+        | Disbelief::Signature { .. }
+        | Disbelief::Role { .. }
+        | Disbelief::Removed(_)
+        | Disbelief::Name { .. } => refuse(Code::PermissionDenied, "distrusted", text),
     }
 }

@@ -3,13 +3,15 @@
 
 use super::Services;
 use crate::adapters::local::LocalSocket;
-use crate::adapters::tls::{Tls, incoming};
+use crate::adapters::tls::incoming;
+use crate::grpc::access::AccessLayer;
 use cbddc_proto::v1::build_service_server::BuildServiceServer;
 use cbddc_proto::v1::health_service_server::HealthServiceServer;
 use cbddc_proto::v1::journal_service_server::JournalServiceServer;
 use cbddc_proto::v1::mesh_service_server::MeshServiceServer;
 use cbddc_proto::v1::node_service_server::NodeServiceServer;
 use cbddc_proto::v1::release_service_server::ReleaseServiceServer;
+use cbddc_proto::v1::replication_service_server::ReplicationServiceServer;
 use cbddc_proto::v1::rollout_service_server::RolloutServiceServer;
 use cbddc_proto::v1::snapshot_service_server::SnapshotServiceServer;
 use cbddc_proto::{DESCRIPTORS, MESSAGE_BYTES_MAX};
@@ -18,6 +20,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::transport::server::Router;
+use tower::layer::util::{Identity, Stack};
 
 /// Calls at once on one connection.
 const STREAMS_PER_CONNECTION: u32 = 64;
@@ -44,7 +47,6 @@ pub enum ServeError {
 pub async fn serve(
     listener: TcpListener,
     local: LocalSocket,
-    tls: &Tls,
     services: Services,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
@@ -57,7 +59,7 @@ pub async fn serve(
             .set_not_serving::<NodeServiceServer<Services>>()
             .await;
     };
-    let incoming = incoming(listener, tls.acceptor(), tls.mesh());
+    let incoming = incoming(listener, services.tls.clone());
     let network = router(services.clone())?
         .add_service(health.clone())
         .serve_with_incoming_shutdown(incoming, stopping);
@@ -68,8 +70,11 @@ pub async fn serve(
     Ok(())
 }
 
+/// The table of calls, before all services.
+type Guard = Stack<AccessLayer, Identity>;
+
 /// Everything that is served, with its bounds.
-fn router(services: Services) -> Result<Router, ServeError> {
+fn router(services: Services) -> Result<Router<Guard>, ServeError> {
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -86,9 +91,13 @@ fn router(services: Services) -> Result<Router, ServeError> {
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .http2_keepalive_interval(Some(KEEPALIVE))
+        .layer(AccessLayer {
+            roster: services.roster.clone(),
+        })
         .add_service(bounded!(NodeServiceServer))
         .add_service(bounded!(BuildServiceServer))
         .add_service(bounded!(ReleaseServiceServer))
+        .add_service(bounded!(ReplicationServiceServer))
         .add_service(bounded!(RolloutServiceServer))
         .add_service(bounded!(MeshServiceServer))
         .add_service(bounded!(SnapshotServiceServer))

@@ -1,6 +1,6 @@
 //! Arguments of the commands that change what runs: `rollout` and `rollback`.
 
-use super::values::duration;
+use super::values::{duration, label};
 use cbddc_domain::build::BuildId;
 use cbddc_domain::id::NodeName;
 use cbddc_domain::waves::WaveSizes;
@@ -37,6 +37,9 @@ pub struct TargetArgs {
     /// Only these nodes.
     #[arg(long, value_delimiter = ',', value_name = "A,B")]
     pub node: Vec<NodeName>,
+    /// Only nodes with this label, `role=till`; where there are several, with all of them.
+    #[arg(short = 'l', long = "label", value_name = "KEY[=VALUE]", value_parser = label)]
+    pub labels: Vec<(String, String)>,
 }
 
 /// Whether to ask before something changes.
@@ -116,6 +119,10 @@ pub struct StartArgs {
     /// What, where and how.
     #[command(flatten)]
     pub plan: PlanArgs,
+    /// Go on after a wave although no event of a target collection was seen to arrive. Without it
+    /// the wave fails in the end, and its nodes go back.
+    #[arg(long)]
+    pub accept_unproven: bool,
     /// Whether to ask.
     #[command(flatten)]
     pub confirm: ConfirmArgs,
@@ -126,6 +133,9 @@ pub struct StartArgs {
 pub struct ResumeArgs {
     /// Its id, as `rollout list` shows it. Default: the one under way.
     pub id: Option<String>,
+    /// Go on after a wave although no event of a target collection was seen to arrive.
+    #[arg(long)]
+    pub accept_unproven: bool,
     /// Why, in words, for the journal.
     #[arg(long, default_value = "")]
     pub reason: String,
@@ -164,6 +174,10 @@ pub struct RollbackArgs {
     /// replaces is kept as a snapshot, and `status` shows it as owed.
     #[arg(long)]
     pub restore: bool,
+    /// Go back without a majority of the voters, on the nodes that can be reached; needs --reason.
+    /// Whatever the others decide in ignorance of it loses against it when they meet.
+    #[arg(long, requires = "reason")]
+    pub minority: bool,
     /// Why, in words, for the journal and for the revocation.
     #[arg(long, default_value = "")]
     pub reason: String,

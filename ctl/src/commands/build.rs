@@ -116,7 +116,7 @@ pub(super) async fn run(
 
 async fn push(arguments: &PushArgs, session: &Session, output: Output) -> Result<Exit, CtlError> {
     let build = read_header(&arguments.bundle)?;
-    let targets = session.targets(&arguments.nodes.node)?;
+    let targets = session.selected(&arguments.nodes.node, &arguments.nodes.labels)?;
     if arguments.dry_run {
         let names: Vec<&str> = targets.iter().map(|name| name.as_str()).collect();
         eprintln!("would send {build} to {}", names.join(", "));
@@ -219,7 +219,7 @@ fn push_table(json: &PushJson) -> String {
 }
 
 async fn list(arguments: &NodesArgs, session: &Session, output: Output) -> Result<Exit, CtlError> {
-    let targets = session.targets(&arguments.node)?;
+    let targets = session.selected(&arguments.node, &arguments.labels)?;
     let outcomes = session
         .fan_out(&targets, |_, channel| async move {
             let answer = client::build(channel)

@@ -9,7 +9,7 @@ use cbddc_domain::id::NodeName;
 use cbddc_domain::node::ProposalKind;
 use cbddc_domain::proposer::{Failure, Outcome, Proposal};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What `rollout start|resume|abort` and `rollback` print as JSON.
 #[derive(Debug, Serialize)]
@@ -37,16 +37,21 @@ struct NodeJson {
     release: Option<values::ReleaseJson>,
 }
 
-/// Prints the ending; errors carry the exit code for what did not begin or is in doubt.
+/// Prints the ending; `absent` were left out because they come and go; errors carry the exit code for what did not begin or is in doubt.
 pub(super) async fn conclude(
     session: &Session,
     proposal: &Proposal,
     outcome: Outcome,
+    absent: &BTreeMap<NodeName, String>,
     output: Output,
 ) -> Result<Exit, CtlError> {
     let release = &proposal.plan.release;
     match outcome {
-        Outcome::Decided { pending, failed } => {
+        Outcome::Decided {
+            mut pending,
+            failed,
+        } => {
+            pending.extend(absent.clone());
             let exit = if !failed.is_empty() {
                 Exit::InDoubt
             } else if !pending.is_empty() {
@@ -94,6 +99,10 @@ pub(super) async fn conclude(
                 failures.len(),
                 proposal.members.len()
             );
+            if is_forbidden(&failures) {
+                let hint = "nothing was changed; ask somebody whose role allows it";
+                return Err(per_node(CtlError::new(Exit::NotAllowed, what), &failures).hint(hint));
+            }
             let hint = "nothing was changed; mend what is named above and try again";
             Err(per_node(CtlError::new(Exit::Refused, what), &failures).hint(hint))
         }
@@ -129,6 +138,16 @@ pub(super) async fn conclude(
     }
 }
 
+/// Whether the role of whoever asks is all that stands in the way, as far as anybody answered.
+fn is_forbidden(failures: &BTreeMap<NodeName, Failure>) -> bool {
+    let mut words = failures.values().filter_map(|failure| match failure {
+        Failure::Refused { word, .. } => Some(word.as_str()),
+        Failure::Unreachable(_) => None,
+    });
+    let mut words = words.by_ref().peekable();
+    words.peek().is_some() && words.all(|word| word == render::NOT_ALLOWED)
+}
+
 fn per_node(mut error: CtlError, failures: &BTreeMap<NodeName, Failure>) -> CtlError {
     for (node, failure) in failures {
         error = error.detail(format!("{node}: {}", failure.text()));
@@ -147,7 +166,8 @@ async fn print(
 ) -> Result<(), CtlError> {
     // Where everything stands in the end; not reaching anybody is no error any more.
     let survey = Survey::take(session).await.ok();
-    let nodes = proposal.members.iter().map(|node| {
+    let all: BTreeSet<&NodeName> = proposal.members.iter().chain(pending.keys()).collect();
+    let nodes = all.into_iter().map(|node| {
         let shown = survey
             .as_ref()
             .and_then(|survey| survey.nodes.get(node)?.ok());

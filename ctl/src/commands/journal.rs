@@ -3,20 +3,17 @@
 //! Entries of several nodes are put in the order of the nodes' clocks, which differ: within one node
 //! the order is certain, between nodes it is as good as their clocks.
 
+use super::following::{self, Followed, follow_all};
 use crate::cli::{JournalCommand, Output};
 use crate::error::{CtlError, Exit};
-use crate::mesh::{Outcome, Session, client, outcome_of};
+use crate::mesh::{Session, client};
 use crate::render::{self, NodeRow, Table, values};
 use cbddc_domain::id::NodeName;
 use cbddc_proto::v1;
 use serde::Serialize;
 use std::collections::BTreeSet;
-use std::time::Duration;
-use tokio::sync::mpsc;
-use tonic::Status;
-
-/// Pause before a node is asked again that could not be followed.
-const AGAIN_AFTER: Duration = Duration::from_secs(2);
+use tonic::transport::Channel;
+use tonic::{Status, Streaming};
 
 /// What `journal list -o json` prints; `journal follow -o json` prints one [`EntryJson`] a line.
 #[derive(Debug, Serialize)]
@@ -50,14 +47,14 @@ pub(super) async fn run(
 ) -> Result<Exit, CtlError> {
     match command {
         JournalCommand::List { nodes, limit } => {
-            let targets = session.targets(&nodes.node)?;
+            let targets = session.selected(&nodes.node, &nodes.labels)?;
             let json = list(&targets, limit, session).await;
             render::print(output, &json, || table(&json.entries))?;
             render::complain(&json.nodes);
             Ok(render::exit_of(&json.nodes))
         }
         JournalCommand::Follow { nodes, limit } => {
-            let targets = session.targets(&nodes.node)?;
+            let targets = session.selected(&nodes.node, &nodes.labels)?;
             follow(&targets, limit, session, output).await
         }
     }
@@ -87,8 +84,7 @@ async fn list(targets: &BTreeSet<NodeName>, limit: u32, session: &Session) -> Jo
     }
 }
 
-/// Prints what there is, then everything that comes, until somebody presses Ctrl-C. A node that
-/// cannot be reached is asked again; nobody waits for it.
+/// Prints what there is, then everything that comes, until somebody presses Ctrl-C.
 async fn follow(
     targets: &BTreeSet<NodeName>,
     limit: u32,
@@ -98,93 +94,49 @@ async fn follow(
     session.set_standing("nothing was changed; the nodes go on writing their journals");
     let begin = list(targets, limit.max(1), session).await;
     render::complain(&begin.nodes);
-    let (sender, mut coming) = mpsc::channel(256);
-    for node in targets {
+    let from = targets.iter().map(|node| {
         let newest = begin.entries.iter().filter(|entry| entry.node == *node);
-        let after = newest.map(|entry| entry.number).max();
-        tokio::spawn(follow_node(
-            session.clone(),
-            node.clone(),
-            after,
-            sender.clone(),
-        ));
-    }
-    drop(sender);
+        (node.clone(), newest.map(|entry| entry.number).max())
+    });
+    let mut coming = follow_all::<Journal>(session, from);
+    let print = |entry: &EntryJson| following::print(entry, &cells(entry), output);
     if limit > 0 {
-        begin
-            .entries
-            .iter()
-            .try_for_each(|entry| print(entry, output))?;
+        begin.entries.iter().try_for_each(print)?;
     }
     while let Some(entry) = coming.recv().await {
-        print(&entry, output)?;
+        print(&entry)?;
     }
     Ok(Exit::Done)
 }
 
-async fn follow_node(
-    session: Session,
-    node: NodeName,
-    mut after: Option<u64>,
-    sender: mpsc::Sender<EntryJson>,
-) {
-    let mut reported = false;
-    loop {
-        let ended = stream(&session, &node, &mut after, &sender, &mut reported).await;
-        if sender.is_closed() {
-            return;
-        }
-        let outcome: Outcome<()> = outcome_of(ended);
-        if !reported {
-            eprintln!("{node}: {} {}; trying again", outcome.word(), outcome.why());
-            reported = true;
-        }
-        tokio::time::sleep(AGAIN_AFTER).await;
-    }
-}
+/// The journals as they go on.
+struct Journal;
 
-/// Follows one node until the stream ends. `after` is unset where the node has not yet said what its
-/// newest entry is: then only what comes later is shown.
-async fn stream(
-    session: &Session,
-    node: &NodeName,
-    after: &mut Option<u64>,
-    sender: &mpsc::Sender<EntryJson>,
-    reported: &mut bool,
-) -> Result<(), Status> {
-    let begin = async {
-        let mut journal = client::journal(session.channel(node).await?);
-        let from = match *after {
-            Some(number) => number,
-            None => {
-                let newest = v1::ListEntriesRequest {
-                    after: 0,
-                    limit: 1,
-                    newest: true,
-                };
-                let entries = journal.list_entries(newest).await?.into_inner().entries;
-                entries.last().map_or(0, |entry| entry.number)
-            }
+impl Followed for Journal {
+    type Message = v1::FollowEntriesResponse;
+    type Entry = EntryJson;
+
+    async fn newest(channel: Channel) -> Result<u64, Status> {
+        let request = v1::ListEntriesRequest {
+            after: 0,
+            limit: 1,
+            newest: true,
         };
-        let request = v1::FollowEntriesRequest { after: from };
-        Ok::<_, Status>((from, journal.follow_entries(request).await?.into_inner()))
-    };
-    let (from, mut entries) = tokio::time::timeout(session.timeout(), begin)
-        .await
-        .map_err(|_| Status::deadline_exceeded("no answer in time"))??;
-    *after = Some(from);
-    if *reported {
-        eprintln!("{node}: there again");
-        *reported = false;
+        let answer = client::journal(channel).list_entries(request).await?;
+        let newest = answer.into_inner().entries.pop();
+        Ok(newest.map_or(0, |entry| entry.number))
     }
-    while let Some(message) = entries.message().await? {
-        let Some(given) = message.entry else { continue };
-        *after = Some(given.number);
-        if sender.send(entry(node, given)).await.is_err() {
-            return Ok(());
-        }
+
+    async fn open(channel: Channel, after: u64) -> Result<Streaming<Self::Message>, Status> {
+        let request = v1::FollowEntriesRequest { after };
+        let answer = client::journal(channel).follow_entries(request).await?;
+        Ok(answer.into_inner())
     }
-    Err(Status::unavailable("the agent ended the stream"))
+
+    fn read(node: &NodeName, message: Self::Message) -> Option<(u64, EntryJson)> {
+        let given = message.entry?;
+        Some((given.number, entry(node, given)))
+    }
 }
 
 fn entry(node: &NodeName, given: v1::JournalEntry) -> EntryJson {
@@ -216,16 +168,4 @@ fn table(entries: &[EntryJson]) -> String {
     let mut table = Table::new(&["TIME", "NODE", "WHAT", "WHO", "TEXT"]);
     entries.iter().for_each(|entry| table.row(cells(entry)));
     table.render()
-}
-
-/// Prints one entry as it comes. What comes later is unknown, so columns are not aligned.
-fn print(entry: &EntryJson, output: Output) -> Result<(), CtlError> {
-    match output {
-        Output::Json => render::print_line(entry),
-        Output::Table => {
-            let mut line = Table::new(&[]);
-            line.row([cells(entry).join("  ")]);
-            render::write(line.render().trim_start_matches('\n'))
-        }
-    }
 }

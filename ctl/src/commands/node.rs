@@ -2,6 +2,7 @@
 
 mod adopt;
 
+use super::stops;
 use crate::cli::{NodeCommand, Output};
 use crate::error::{CtlError, Exit};
 use crate::mesh::{Session, client};
@@ -40,6 +41,14 @@ pub(super) async fn run(
 ) -> Result<Exit, CtlError> {
     match command {
         NodeCommand::History { node } => history(node, session, output).await,
+        NodeCommand::Drain(arguments) => stops::drain(arguments, true, session, output).await,
+        NodeCommand::Undrain(arguments) => stops::drain(arguments, false, session, output).await,
+        NodeCommand::Quarantine(arguments) => {
+            stops::quarantine(arguments, true, session, output).await
+        }
+        NodeCommand::Release(arguments) => {
+            stops::quarantine(arguments, false, session, output).await
+        }
         NodeCommand::Adopt(arguments) => adopt::adopt(arguments, session, output).await,
         NodeCommand::Unadopt { targets, confirm } => {
             adopt::unadopt(&targets, confirm, session, output).await

@@ -1,10 +1,12 @@
 //! `cbctl release`.
 
-use crate::cli::{Output, ReleaseCommand};
+use crate::cli::{ConfirmArgs, Output, ReleaseCommand};
 use crate::error::{CtlError, Exit};
 use crate::mesh::{Session, client};
 use crate::render::values::{self, ReleaseJson};
 use crate::render::{self, NodeRow, Table};
+use crate::survey::Survey;
+use cbddc_domain::build::Digest;
 use cbddc_domain::id::NodeName;
 use cbddc_domain::release::Release;
 use cbddc_proto::convert::{Malformed, required};
@@ -37,16 +39,67 @@ pub(super) async fn run(
 ) -> Result<Exit, CtlError> {
     match command {
         ReleaseCommand::List(nodes) => {
-            let targets = session.targets(&nodes.node)?;
+            let targets = session.selected(&nodes.node, &nodes.labels)?;
             let json = ask_all(&targets, session).await;
             print(&json, output, || list_table(&json.nodes))
         }
+        ReleaseCommand::Trust {
+            build,
+            reason,
+            confirm,
+        } => trust(&build, &reason, confirm, session).await,
         ReleaseCommand::Show { release, nodes } => {
-            let targets = session.targets(&nodes.node)?;
+            let targets = session.selected(&nodes.node, &nodes.labels)?;
             let json = ask_one(&targets, release, session).await;
             print(&json, output, || show_table(&json.nodes))
         }
     }
+}
+
+/// Lifts the standing revocation of a build (rule 14).
+async fn trust(
+    build: &str,
+    reason: &str,
+    confirm: ConfirmArgs,
+    session: &Session,
+) -> Result<Exit, CtlError> {
+    if reason.trim().is_empty() {
+        return Err(CtlError::usage(
+            "say why the build may run again: --reason TEXT",
+        ));
+    }
+    let survey = Survey::take(session).await?;
+    let standing: BTreeMap<Digest, String> = survey
+        .reached()
+        .flat_map(|(_, shown)| &shown.register.revocations)
+        .filter(|(_, revocation)| !revocation.lifted)
+        .map(|(digest, revocation)| (*digest, revocation.reason.clone()))
+        .collect();
+    // A revocation knows the digest alone; the releases that the nodes know have the names.
+    let all = ask_all(&session.nodes(), session).await;
+    let known = all.nodes.iter().filter_map(|row| row.result.as_ref());
+    let named = known.flatten().map(|found| &found.release);
+    let named = named.filter(|release| release.build == build);
+    let mut digests: BTreeSet<Digest> = named.filter_map(|r| r.build_digest.parse().ok()).collect();
+    digests.extend(build.parse::<Digest>());
+    let lifts: BTreeMap<Digest, String> = digests
+        .into_iter()
+        .filter(|digest| standing.contains_key(digest))
+        .map(|digest| (digest, reason.to_owned()))
+        .collect();
+    if lifts.is_empty() {
+        return Err(
+            CtlError::failed(format!("no node knows a revocation of {build}"))
+                .hint("`cbctl release list` shows what is revoked"),
+        );
+    }
+    for digest in lifts.keys() {
+        eprintln!("{build} ({digest}) was revoked: {}", standing[digest]);
+    }
+    if let Some(exit) = super::confirm("Let it run again?", confirm)? {
+        return Ok(exit);
+    }
+    crate::rollout::lift(session, lifts, reason).await
 }
 
 async fn ask_all(targets: &BTreeSet<NodeName>, session: &Session) -> ReleasesJson {

@@ -1,16 +1,17 @@
 //! `cbctl rollback`.
 
 use super::{confirm, ending};
+use crate::away::Away;
 use crate::cli::{Output, RollbackArgs};
 use crate::error::{CtlError, Exit};
-use crate::mesh::{Session, client};
-use crate::rollout::drive;
+use crate::mesh::{Outcome as Reached, Session, client};
+use crate::rollout::{drive, drive_forced};
 use crate::survey::Survey;
 use cbddc_domain::id::NodeName;
 use cbddc_domain::node::ProposalKind;
 use cbddc_domain::plan::{Plan, Timing};
 use cbddc_domain::proposer::{Draft, Failure, Outcome, Proposal};
-use cbddc_domain::register::{Epoch, RecordKind};
+use cbddc_domain::register::{Epoch, RecordKind, is_majority_of};
 use cbddc_domain::release::Release;
 use cbddc_domain::rollback::{Known, choose_target};
 use cbddc_proto::v1;
@@ -33,24 +34,104 @@ pub(super) async fn run(
     let mut tries = 0;
     loop {
         let survey = Survey::take(session).await?;
+        // Before anybody is asked for a promise: a lease would stay behind.
+        if arguments.minority {
+            check_minority(&arguments, &survey)?;
+        } else {
+            check_majority(&survey)?;
+        }
         let choice = choose(&arguments, session, &survey).await?;
         if !asked {
             let question = choice.question(&arguments);
             eprintln!("{question}");
+            if arguments.minority {
+                eprintln!("{MINORITY}");
+            }
             if let Some(exit) = confirm("Go back?", arguments.confirm)? {
                 return Ok(exit);
             }
             asked = true;
         }
         let proposal = choice.proposal(&arguments, session, &survey)?;
+        if arguments.minority {
+            return force(session, proposal, &survey, &choice.nodes, output).await;
+        }
+        let absent = Away::of(session, &survey, &proposal.voters).pending(&choice.nodes);
         let outcome = drive(session, proposal.clone(), &mut |line| eprintln!("{line}")).await?;
         tries += 1;
         if tries < TRIES && is_overtaken(&outcome) {
             eprintln!("another command came between; trying again");
             continue;
         }
-        return ending::conclude(session, &proposal, outcome, output).await;
+        return ending::conclude(session, &proposal, outcome, &absent, output).await;
     }
+}
+
+/// What `--minority` means, for the one who is asked.
+const MINORITY: &str = "without a majority: the nodes that can be reached go back at once; the others follow when they are \
+reached again, whatever they have decided meanwhile, and that is lost. It is never called committed, and \
+`cbctl status` shows it until a later record is decided by votes.";
+
+/// Whoever can reach no majority cannot have anything decided.
+fn check_majority(survey: &Survey) -> Result<(), CtlError> {
+    let voters = survey.voters()?;
+    let reached: BTreeSet<_> = survey.reached().map(|(node, _)| node.clone()).collect();
+    if is_majority_of(&reached, &voters) {
+        return Ok(());
+    }
+    let silent = voters.difference(&reached).map(|node| {
+        let why = survey.nodes.get(node).map_or("not asked", Reached::why);
+        format!("{node}: {why}")
+    });
+    let what = format!(
+        "{} of {} voters can be reached, and a rollback takes the votes of a majority; nothing was changed",
+        reached.intersection(&voters).count(),
+        voters.len()
+    );
+    let mut error = CtlError::new(Exit::Refused, what);
+    error.details = silent.collect();
+    Err(error.hint(
+        "bring others back, or let those that can be reached go back alone with \
+         `cbctl rollback --minority --to RELEASE --reason TEXT`",
+    ))
+}
+
+/// A majority that can be reached decides by itself, and better.
+fn check_minority(arguments: &RollbackArgs, survey: &Survey) -> Result<(), CtlError> {
+    if arguments.reason.trim().is_empty() {
+        return Err(CtlError::usage("--minority needs --reason TEXT"));
+    }
+    let voters = survey.voters()?;
+    let reached: BTreeSet<_> = survey.reached().map(|(node, _)| node.clone()).collect();
+    if is_majority_of(&reached, &voters) {
+        let what = format!(
+            "{} of {} voters can be reached: that is a majority",
+            reached.intersection(&voters).count(),
+            voters.len()
+        );
+        return Err(CtlError::new(Exit::Refused, what)
+            .hint("leave --minority out: the rollback is decided by votes, and nothing is lost"));
+    }
+    Ok(())
+}
+
+/// Rule 13: tells the record to everybody who can be reached, and follows the nodes.
+async fn force(
+    session: &Session,
+    mut proposal: Proposal,
+    survey: &Survey,
+    nodes: &BTreeSet<NodeName>,
+    output: Output,
+) -> Result<Exit, CtlError> {
+    let absent = Away::of(session, survey, &proposal.voters).pending(nodes);
+    let nonce = proposal.epoch.nonce;
+    let draft = &proposal.draft;
+    let highest = survey.highest_epoch();
+    let record = draft.forced(survey.decided(), highest, nonce, &proposal.voters);
+    proposal.epoch = record.epoch;
+    let say = &mut |line: &str| eprintln!("{line}");
+    let outcome = drive_forced(session, proposal.clone(), record, say).await?;
+    ending::conclude(session, &proposal, outcome, &absent, output).await
 }
 
 fn is_overtaken(outcome: &Outcome) -> bool {
@@ -79,20 +160,40 @@ async fn choose(
     session: &Session,
     survey: &Survey,
 ) -> Result<Choice, CtlError> {
-    let nodes = session.targets(&arguments.targets.node)?;
+    let nodes = session.selected(&arguments.targets.node, &arguments.targets.labels)?;
     let leaving = leaving(survey, &nodes);
     let known = known_releases(session, &nodes).await;
+    let away = Away::of(session, survey, &survey.voters()?);
     let target = match &arguments.to {
         Some(name) => named(name, &known, survey)?,
-        None => choose_target(&known, nodes.len(), &leaving, |release| {
-            survey.revoked(release).is_some()
-        })
+        // Those that come and go and are away cannot say what they ran.
+        None => choose_target(
+            &known,
+            away.without_optional(&nodes).len(),
+            &leaving,
+            |release| survey.revoked(release).is_some(),
+        )
         .map_err(|error| {
-            CtlError::new(Exit::Refused, "there is no release to go back to")
-                .because(error)
-                .hint("see `cbctl release list`, and name one with --to RELEASE")
+            let what = "there is no release to go back to";
+            let hint = "see `cbctl release list`, and name one with --to RELEASE";
+            let error = CtlError::new(Exit::Refused, what).because(error).hint(hint);
+            match away
+                .required
+                .keys()
+                .filter(|node| nodes.contains(*node))
+                .count()
+            {
+                0 => error,
+                silent => error.detail(format!(
+                    "{silent} of {} nodes cannot be reached to say what they ran",
+                    nodes.len()
+                )),
+            }
         })?,
     };
+    // Where the nodes run different releases, some stay where they are.
+    let mut leaving = leaving;
+    leaving.remove(&target);
     Ok(Choice {
         target,
         leaving,
@@ -229,11 +330,13 @@ impl Choice {
             probation_ms: VOTES_MS,
             ..Timing::default()
         };
+        let voters = survey.voters()?;
+        let away = Away::of(session, survey, &voters);
         Ok(Proposal {
             kind: ProposalKind::Rollback,
             epoch: survey.next_epoch()?,
-            members: session.nodes(),
-            voters: survey.voters(session)?,
+            members: away.without_optional(&session.nodes()),
+            voters,
             plan: Plan {
                 id: String::new(),
                 release: self.target.clone(),
@@ -245,9 +348,11 @@ impl Choice {
             },
             draft: Draft {
                 kind: RecordKind::Rollback,
-                release: self.target.clone(),
+                release: Some(self.target.clone()),
                 nodes: (!whole_mesh).then(|| self.nodes.clone()),
+                voters: None,
                 revokes: revokes.collect(),
+                lifts: BTreeMap::new(),
                 restores: if arguments.restore {
                     self.nodes.clone()
                 } else {

@@ -4,11 +4,13 @@ mod look;
 mod planning;
 
 use super::{confirm, ending};
+use crate::away::Away;
 use crate::cli::{AbortArgs, Output, ResumeArgs, RolloutCommand, StartArgs};
 use crate::error::{CtlError, Exit};
 use crate::mesh::Session;
-use crate::rollout::drive;
+use crate::rollout::drive_checked;
 use crate::survey::Survey;
+use cbddc_domain::id::NodeName;
 use cbddc_domain::node::ProposalKind;
 use cbddc_domain::plan::Plan;
 use cbddc_domain::proposer::{Draft, Proposal};
@@ -52,10 +54,41 @@ async fn start(arguments: &StartArgs, session: &Session, output: Output) -> Resu
         return Ok(exit);
     }
     eprintln!("rollout {} begins", plan.id);
-    let targets = session.targets(&arguments.plan.targets.node)?;
+    let targets = session.selected(&arguments.plan.targets.node, &arguments.plan.targets.labels)?;
     let proposal = proposal(ProposalKind::Rollout, plan, &targets, session, &survey)?;
-    let outcome = drive(session, proposal.clone(), &mut |line| eprintln!("{line}")).await?;
-    ending::conclude(session, &proposal, outcome, output).await
+    finish(
+        session,
+        proposal,
+        &targets,
+        &survey,
+        arguments.accept_unproven,
+        output,
+    )
+    .await
+}
+
+/// Runs the proposal to its end, without those that come and go and are away.
+async fn finish(
+    session: &Session,
+    proposal: Proposal,
+    targets: &BTreeSet<NodeName>,
+    survey: &Survey,
+    accepts_unproven: bool,
+    output: Output,
+) -> Result<Exit, CtlError> {
+    let absent = Away::of(session, survey, &proposal.voters).pending(targets);
+    let say = &mut |line: &str| eprintln!("{line}");
+    let outcome = drive_checked(session, proposal.clone(), accepts_unproven, say).await?;
+    ending::conclude(session, &proposal, outcome, &absent, output).await
+}
+
+/// Whom a remembered rollout is for.
+fn reaches(plan: &Plan, session: &Session) -> BTreeSet<NodeName> {
+    if plan.whole_mesh {
+        session.nodes()
+    } else {
+        plan.targets().cloned().collect()
+    }
 }
 
 /// Whether the decided record orders the plan's release for the whole of it already.
@@ -70,20 +103,24 @@ fn ordered(record: &cbddc_domain::register::Record, plan: &Plan, session: &Sessi
 fn proposal(
     kind: ProposalKind,
     plan: Plan,
-    targets: &BTreeSet<cbddc_domain::id::NodeName>,
+    targets: &BTreeSet<NodeName>,
     session: &Session,
     survey: &Survey,
 ) -> Result<Proposal, CtlError> {
+    let voters = survey.voters()?;
+    let away = Away::of(session, survey, &voters);
     Ok(Proposal {
         kind,
         epoch: survey.next_epoch()?,
-        members: session.nodes(),
-        voters: survey.voters(session)?,
+        members: away.without_optional(&session.nodes()),
+        voters,
         draft: Draft {
             kind: RecordKind::Rollout,
-            release: plan.release.clone(),
+            release: Some(plan.release.clone()),
             nodes: (!plan.whole_mesh).then(|| targets.clone()),
+            voters: None,
             revokes: BTreeMap::new(),
+            lifts: BTreeMap::new(),
             restores: BTreeSet::new(),
             proposed_by: session.user()?,
             reason: plan.reason.clone(),
@@ -107,7 +144,7 @@ async fn resume(
     )? {
         return Ok(exit);
     }
-    let targets = remembered.plan.targets().cloned().collect();
+    let targets = reaches(&remembered.plan, session);
     let proposal = proposal(
         ProposalKind::Resume,
         remembered.plan,
@@ -115,8 +152,15 @@ async fn resume(
         session,
         &survey,
     )?;
-    let outcome = drive(session, proposal.clone(), &mut |line| eprintln!("{line}")).await?;
-    ending::conclude(session, &proposal, outcome, output).await
+    finish(
+        session,
+        proposal,
+        &targets,
+        &survey,
+        arguments.accept_unproven,
+        output,
+    )
+    .await
 }
 
 async fn abort(arguments: &AbortArgs, session: &Session, output: Output) -> Result<Exit, CtlError> {
@@ -134,7 +178,7 @@ async fn abort(arguments: &AbortArgs, session: &Session, output: Output) -> Resu
     } else {
         arguments.reason.clone()
     };
-    let targets = remembered.plan.targets().cloned().collect();
+    let targets = reaches(&remembered.plan, session);
     let mut proposal = proposal(
         ProposalKind::Abort,
         remembered.plan,
@@ -145,6 +189,5 @@ async fn abort(arguments: &AbortArgs, session: &Session, output: Output) -> Resu
     proposal.plan.reason = reason;
     proposal.plan.waves = Vec::new();
     proposal.settle_ms = u64::try_from(arguments.verify.as_millis()).unwrap_or(u64::MAX);
-    let outcome = drive(session, proposal.clone(), &mut |line| eprintln!("{line}")).await?;
-    ending::conclude(session, &proposal, outcome, output).await
+    finish(session, proposal, &targets, &survey, true, output).await
 }

@@ -51,7 +51,7 @@ pub(super) async fn run(
             reason,
             confirm,
         } => {
-            let targets = session.targets(&nodes.node)?;
+            let targets = session.selected(&nodes.node, &nodes.labels)?;
             if confirm.dry_run {
                 eprintln!("would take a snapshot on {}", listed(&targets));
                 return Ok(Exit::Done);
@@ -107,7 +107,7 @@ async fn create(
 }
 
 async fn list(nodes: &NodesArgs, session: &Session, output: Output) -> Result<Exit, CtlError> {
-    let targets = session.targets(&nodes.node)?;
+    let targets = session.selected(&nodes.node, &nodes.labels)?;
     let outcomes = session
         .fan_out(&targets, |_, channel| async move {
             let mut client = client::snapshot(channel);

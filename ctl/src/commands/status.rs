@@ -14,6 +14,7 @@ use cbddc_domain::units::show_duration_ms;
 use cbddc_proto::convert::{Malformed, required};
 use cbddc_proto::v1;
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// What `status -o json` prints.
 #[derive(Debug, Serialize)]
@@ -42,11 +43,24 @@ struct NodeStatus {
     drift: Option<String>,
     owed: Vec<String>,
     unverified: bool,
+    bake_left_ms: u64,
+    alarms: Vec<String>,
+    drained: Option<Stop>,
+    quarantined: Option<Stop>,
+    frozen: Option<Stop>,
     node_pid: Option<u32>,
     #[serde(skip)]
     held_epoch: Epoch,
     #[serde(skip)]
     register: RegisterView,
+}
+
+/// Who stopped something, and why.
+#[derive(Debug, Clone, Serialize)]
+struct Stop {
+    by: String,
+    reason: String,
+    until: Option<String>,
 }
 
 /// Who holds a node.
@@ -72,6 +86,17 @@ struct Summary {
     unverified: Vec<NodeName>,
     /// States that a restore set aside, as `NODE: SNAPSHOT`.
     owed: Vec<String>,
+    /// What triggers have come to, and what is stopped until further notice, as `NODE: SENTENCE`.
+    stops: Vec<String>,
+    /// The members that hold the issuing authority; `null`: no member said.
+    issuers: Option<Vec<NodeName>>,
+    /// Members that the mesh counts on, and that do not vote.
+    voteless: Vec<NodeName>,
+    /// When members that did not answer were last heard of by another one; `null`: it never did.
+    last_seen: BTreeMap<NodeName, Option<String>>,
+    /// Whether to say that there are too few issuers.
+    #[serde(skip)]
+    few_issuers: bool,
 }
 
 pub(super) async fn run(
@@ -79,7 +104,7 @@ pub(super) async fn run(
     session: &Session,
     output: Output,
 ) -> Result<Exit, CtlError> {
-    let targets = session.targets(&arguments.node)?;
+    let targets = session.selected(&arguments.node, &arguments.labels)?;
     let outcomes = session
         .fan_out(&targets, |_, channel| async move {
             let answer = client::node(channel)
@@ -89,7 +114,11 @@ pub(super) async fn run(
         })
         .await;
     let nodes = render::rows(outcomes, node_status);
-    let summary = judge::summary(&nodes, &session.mesh().voters());
+    let file = session.mesh().voters();
+    let mut summary = judge::summary(&nodes, &file);
+    if let Some(heard) = session.heard() {
+        judge::membership(&mut summary, heard, session.mesh().environment);
+    }
     let json = StatusJson {
         mesh: session.mesh().name.clone(),
         nodes,
@@ -128,10 +157,27 @@ fn node_status(given: v1::GetStatusResponse) -> Result<NodeStatus, Malformed> {
         drift: filled(given.drift),
         owed: given.owed,
         unverified: given.unverified,
+        bake_left_ms: given.bake_left_ms,
+        alarms: given.alarms,
+        drained: given.drained.map(stop),
+        quarantined: given.quarantined.map(stop),
+        frozen: given.frozen.map(|freeze| Stop {
+            by: freeze.by,
+            reason: freeze.reason,
+            until: Some(values::moment(freeze.until_wall_ms)),
+        }),
         node_pid: Some(given.node_pid).filter(|pid| *pid > 0),
         held_epoch,
         register: required("register", given.register)?.try_into()?,
     })
+}
+
+fn stop(given: v1::Stopped) -> Stop {
+    Stop {
+        by: given.by,
+        reason: given.reason,
+        until: None,
+    }
 }
 
 fn table(nodes: &[NodeRow<NodeStatus>]) -> String {
@@ -164,10 +210,21 @@ fn table(nodes: &[NodeRow<NodeStatus>]) -> String {
                 .unwrap_or_default(),
             status.health.clone(),
             lock.unwrap_or_default(),
-            status.drift.clone().unwrap_or_default(),
+            drift_cell(status),
         ]);
     }
     table.render()
+}
+
+/// Why it does not run what is decided; what is not known to be decided is no drift yet (rule 17).
+fn drift_cell(status: &NodeStatus) -> String {
+    match &status.drift {
+        Some(drift) => drift.clone(),
+        None if status.unverified => {
+            "unverified: no majority of the voters was heard since it started".to_owned()
+        }
+        None => String::new(),
+    }
 }
 
 fn phase_cell(status: &NodeStatus) -> String {

@@ -5,6 +5,18 @@ use crate::enrol::plan::Step;
 use cbddc_domain::id::NodeName;
 use std::fmt::Write as _;
 
+/// How a host joins: by a token, for a key that it makes itself.
+pub struct Join {
+    /// The token's text; goes through standard input.
+    pub token: String,
+    /// Where the token's issuer listens.
+    pub issuer: String,
+    /// The host's name in the mesh.
+    pub node: NodeName,
+    /// Where its agent listens.
+    pub listen: String,
+}
+
 /// Why a configuration cannot be brought to a host.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigFault {
@@ -69,6 +81,7 @@ fn with_node_line(text: &str, line: &str) -> String {
 #[derive(Default)]
 pub struct Bundle {
     files: Vec<(&'static str, Vec<u8>)>,
+    join: Option<Join>,
 }
 
 impl Bundle {
@@ -80,6 +93,8 @@ impl Bundle {
             | Step::Install(_)
             | Step::KeepAgent(_)
             | Step::Issue { .. }
+            | Step::Admit { .. }
+            | Step::MakeIssuer
             | Step::Keep(_)
             | Step::Enable
             | Step::Start { .. }
@@ -87,6 +102,15 @@ impl Bundle {
         });
         Self {
             files: put.collect(),
+            join: None,
+        }
+    }
+
+    /// The same for a host that joins by a token.
+    pub fn joining(self, join: Join) -> Self {
+        Self {
+            join: Some(join),
+            ..self
         }
     }
 
@@ -98,15 +122,26 @@ impl Bundle {
         }
         let replace = if replace { "yes" } else { "no" };
         let files = files.trim_end();
+        let join = self.join.as_ref().map_or_else(String::new, |join| {
+            let (size, node) = (join.token.len(), &join.node);
+            let (issuer, listen) = (quoted(&join.issuer), quoted(&join.listen));
+            format!("JOIN={size} NODE={node} ISSUER={issuer} LISTEN={listen}\n")
+        });
         format!(
-            "FILES='{files}' REPLACE={replace}\n{}",
+            "FILES='{files}' REPLACE={replace}\n{join}{}",
             include_str!("put.sh")
         )
     }
 
     /// What the script reads.
     pub fn payload(&self) -> Vec<u8> {
-        let bytes = self.files.iter().flat_map(|(_, bytes)| bytes);
-        bytes.copied().collect()
+        let files = self.files.iter().flat_map(|(_, bytes)| bytes);
+        let token = self.join.iter().flat_map(|join| join.token.as_bytes());
+        files.chain(token).copied().collect()
     }
+}
+
+/// A word that the shell takes as it is.
+fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', "'\\''"))
 }

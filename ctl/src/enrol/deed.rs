@@ -115,12 +115,12 @@ impl Host {
         done.map(drop).map_err(DeedError::Install)
     }
 
-    /// Puts files into the agent's folder, all or none.
-    pub async fn put(&self, bundle: &Bundle, replace: bool) -> Result<(), DeedError> {
+    /// Puts files into the agent's folder, all or none. Returns the certificate of a host that joins.
+    pub async fn put(&self, bundle: &Bundle, replace: bool) -> Result<String, DeedError> {
         let done = self
             .run(&bundle.script(replace), &bundle.payload(), PUT_LIMIT)
             .await;
-        done.map(drop).map_err(DeedError::Put)
+        done.map_err(DeedError::Put)
     }
 
     /// Starts the agent, now and at each boot.

@@ -13,6 +13,10 @@ say enabled "$(systemctl is-enabled cbagent.service 2>/dev/null)"
 for file in node.pem cbagent.toml token; do
     [ ! -e "/etc/cbagent/$file" ] || say has "$file"
 done
+# A host that began to join has its key, with which it may go on.
+if [ -s /etc/cbagent/node.key.new ] || [ -e /etc/cbagent/.enrol/.joins ]; then
+    say has node.key.new
+fi
 [ ! -e /etc/cbagent/cbagent.toml ] ||
     say node "$(sed -n '/^[[:space:]]*\[/q;/^[[:space:]]*node[[:space:]]*=/p' /etc/cbagent/cbagent.toml)"
 echo end

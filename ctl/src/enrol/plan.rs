@@ -22,6 +22,24 @@ pub struct Wanted {
     pub token: bool,
     /// Whether a host that has a certificate gets a new one.
     pub replace: bool,
+    /// How it comes to its certificate.
+    pub way: Way,
+}
+
+/// How a host comes to its certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Way {
+    /// Key and certificate are made where the issuing authority is, and carried: nobody in the mesh
+    /// can admit it yet.
+    Carried {
+        /// Whether the issuing authority is carried as well, so that it can admit the others.
+        issuer: bool,
+    },
+    /// It makes its key itself, and joins by a token for it alone.
+    Token {
+        /// Who admits it.
+        issuer: NodeName,
+    },
 }
 
 /// One thing that is done, in the order in which it is done.
@@ -38,6 +56,15 @@ pub enum Step {
         /// Whether the host has one.
         replaces: bool,
     },
+    /// The host makes a key, and joins by a token.
+    Admit {
+        /// Who admits it.
+        issuer: NodeName,
+        /// Whether the host has a certificate.
+        replaces: bool,
+    },
+    /// It becomes the first issuer of the mesh.
+    MakeIssuer,
     /// A file is put into `/etc/cbagent`.
     Put(&'static str),
     /// A file that was brought is not put: the host has one.
@@ -63,6 +90,21 @@ impl fmt::Display for Step {
             Self::Issue { replaces: true } => {
                 write!(f, "issue a certificate in place of the one it has")
             }
+            Self::Admit {
+                issuer,
+                replaces: false,
+            } => write!(f, "make a key there, and join by a token of {issuer}"),
+            Self::Admit {
+                issuer,
+                replaces: true,
+            } => write!(
+                f,
+                "make a key there in place of the one it has, and join by a token of {issuer}"
+            ),
+            Self::MakeIssuer => write!(
+                f,
+                "make it the first issuer of the mesh, which admits the others"
+            ),
             Self::Put(file) => write!(f, "put /etc/cbagent/{file}"),
             Self::Keep(file) => write!(f, "keep /etc/cbagent/{file}, which is there"),
             Self::Enable => write!(f, "let cbagent.service start at boot"),
@@ -102,6 +144,11 @@ pub enum Refusal {
     /// It is enrolled.
     #[error("it has a certificate already: --replace gives it a new one")]
     Enrolled,
+    /// Another host has its name.
+    #[error(
+        "the mesh has a host of this name already, with another key: --replace lets this one take its place"
+    )]
+    Known,
     /// No configuration.
     #[error(
         "it has no /etc/cbagent/cbagent.toml: write one there from \
@@ -121,6 +168,7 @@ impl Refusal {
             Self::Masked => "masked",
             Self::OtherNode(_) => "other_node",
             Self::Enrolled => "already_enrolled",
+            Self::Known => "known",
             Self::NotConfigured => "not_configured",
         }
     }
@@ -138,10 +186,24 @@ pub fn plan(look: &Look, wanted: &Wanted) -> Result<Vec<Step>, Refusal> {
         (Some(_), None) => {}
         (None, None) => return Err(Refusal::NotInstalled),
     }
-    steps.push(Step::Issue {
-        replaces: has("node.pem"),
-    });
-    steps.extend(["ca.pem", "mesh.toml"].map(Step::Put));
+    let replaces = has("node.pem");
+    let carried: &[&'static str] = match &wanted.way {
+        Way::Token { issuer } => {
+            let issuer = issuer.clone();
+            steps.push(Step::Admit { issuer, replaces });
+            &[]
+        }
+        Way::Carried { issuer } => {
+            steps.push(Step::Issue { replaces });
+            steps.extend(issuer.then_some(Step::MakeIssuer));
+            steps.extend(["ca.pem", "mesh.toml"].map(Step::Put));
+            if *issuer {
+                &["issuing.pem", "issuing.key", "node.key", "node.pem"]
+            } else {
+                &["node.key", "node.pem"]
+            }
+        }
+    };
     for (file, brought) in [("token", wanted.token), ("cbagent.toml", wanted.config)] {
         if brought {
             steps.push(if has(file) {
@@ -152,7 +214,7 @@ pub fn plan(look: &Look, wanted: &Wanted) -> Result<Vec<Step>, Refusal> {
         }
     }
     // The certificate last: until it is there, the host counts as not enrolled.
-    steps.extend(["node.key", "node.pem"].map(Step::Put));
+    steps.extend(carried.iter().copied().map(Step::Put));
     // A package that is installed now enables its unit itself, or keeps what an admin chose before.
     if look.enabled != "enabled" {
         steps.push(Step::Enable);

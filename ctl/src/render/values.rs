@@ -72,12 +72,16 @@ impl ReleaseJson {
 pub struct RecordJson {
     /// Its epoch.
     pub epoch: String,
-    /// `rollout` or `rollback`.
+    /// `rollout`, `rollback`, `voters` or `trust`.
     pub kind: &'static str,
     /// What every node runs that is not an exception.
     pub release: Option<ReleaseJson>,
     /// Nodes that run something else.
     pub exceptions: BTreeMap<String, ReleaseJson>,
+    /// Who votes from then on.
+    pub voters: Vec<String>,
+    /// Whether it was forced without a majority.
+    pub forced: bool,
     /// Who proposed it.
     pub proposed_by: String,
     /// Why.
@@ -92,11 +96,15 @@ impl From<&Record> for RecordJson {
             kind: match record.kind {
                 RecordKind::Rollout => "rollout",
                 RecordKind::Rollback => "rollback",
+                RecordKind::Voters => "voters",
+                RecordKind::Trust => "trust",
             },
             release: record.release.as_ref().map(Into::into),
             exceptions: exceptions
                 .map(|(node, release)| (node.to_string(), release.into()))
                 .collect(),
+            voters: record.voters.iter().map(ToString::to_string).collect(),
+            forced: record.forced,
             proposed_by: record.proposed_by.clone(),
             reason: record.reason.clone(),
         }

@@ -7,26 +7,29 @@
 //! ```
 //!
 //! In reading order: [`cbddc_tests::figures`] are medians and the table; [`status`] measures `cbctl status` beside
-//! [`bare`], a client that does nothing else, and [`ssh`]; [`rollback`] and [`idle`] are the rest.
+//! [`bare_client`], a client that does nothing else, and [`ssh`]; [`rollback`] and [`idle`] are the rest.
 
 #![expect(
     clippy::disallowed_methods,
     reason = "a benchmark starts programs and reads the clock"
 )]
 
-mod bare;
 mod idle;
 mod restart;
 mod rollback;
 mod ssh;
 mod status;
 
+use cbddc_tests::bare_client;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
-    if arguments.first().is_some_and(|word| word == bare::WORD) {
-        return bare::run(&arguments[1..]);
+    if arguments
+        .first()
+        .is_some_and(|word| word == bare_client::WORD)
+    {
+        return bare_client::run(&arguments[1..]);
     }
     // Cargo adds `--bench`.
     arguments.retain(|argument| !argument.starts_with("--"));

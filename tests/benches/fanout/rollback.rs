@@ -42,6 +42,7 @@ fn measure_with(nodes: usize) {
         sync_interval: SYNC,
         health_interval: Duration::from_secs(5),
         peers_poll: Duration::from_secs(10),
+        peers_probe: Duration::from_secs(2),
         timing: Timing {
             verify: Duration::from_secs(60),
             probation: Duration::from_secs(30),

@@ -1,7 +1,8 @@
 //! Rollbacks that are not the plain case.
 
 use super::{LIMIT, mesh_on_1_0, options, roll_out, text, wait_for_phase};
-use cbddc_tests::mesh::MeshOptions;
+use crate::joining::{ctl_in, only};
+use cbddc_tests::mesh::{MeshOptions, Ran, TestMesh};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -126,13 +127,7 @@ fn snapshots_that_no_way_back_needs_go() {
 fn one_node_alone_goes_forth_and_back() {
     let mesh = mesh_on_1_0(usual());
     mesh.make_build("1.1", "");
-    let mut arguments = mesh.rollout("1.1");
-    let all = arguments
-        .iter()
-        .position(|word| word == "--mesh")
-        .expect("the whole mesh is meant");
-    arguments.splice(all..=all, ["--node".to_owned(), "n2".to_owned()]);
-    mesh.cbctl(&arguments).expect(0);
+    roll_out_to(&mesh, "1.1", "n2").expect(0);
     let version = |index| mesh.stats(index).map(|stats| stats["version"].clone());
     assert_eq!(
         [version(0), version(1), version(2)],
@@ -149,4 +144,77 @@ fn one_node_alone_goes_forth_and_back() {
         [version(0), version(1), version(2)],
         [Some(json!("1.1")), Some(json!("1.0")), Some(json!("1.1"))]
     );
+}
+
+/// A rollout to one node alone.
+fn roll_out_to(mesh: &TestMesh, version: &str, node: &str) -> Ran {
+    let mut arguments = mesh.rollout(version);
+    let all = arguments
+        .iter()
+        .position(|word| word == "--mesh")
+        .expect("the whole mesh is meant");
+    arguments.splice(all..=all, ["--node".to_owned(), node.to_owned()]);
+    mesh.cbctl(&arguments)
+}
+
+#[test]
+fn a_mesh_of_which_one_node_is_ahead_goes_back_to_what_the_others_run() {
+    let mesh = mesh_on_1_0(usual());
+    roll_out(&mesh, "1.1");
+    mesh.make_build("1.2", "");
+    roll_out_to(&mesh, "1.2", "n2").expect(0);
+    // Who may only look is told so.
+    let vera = mesh.root().join("vera");
+    let out = vera.to_string_lossy();
+    let add = [
+        "mesh", "user", "add", "vera", "--role", "viewer", "--out", &out,
+    ];
+    mesh.cbctl(&add).expect(0);
+    let hers = only(&mesh, 0, &vera);
+    let back = ["rollback", "--mesh", "--yes"];
+    let refused = ctl_in(&mesh, &hers, &back).expect(7);
+    assert!(refused.stderr.contains("vera (viewer)"), "{refused}");
+
+    let ran = mesh.cbctl(&back).expect(0);
+    let line = "from cbddc@1.2";
+    assert!(
+        ran.stderr.contains(line) && ran.stderr.contains("back to cbddc@1.1"),
+        "{ran}"
+    );
+    mesh.wait_until_all_run("1.1", LIMIT);
+    let again = roll_out_to(&mesh, "1.2", "n2").expect(2);
+    assert!(again.stderr.contains("revoked"), "{again}");
+    mesh.cbctl(&back).expect(0);
+    mesh.wait_until_all_run("1.0", LIMIT);
+}
+
+#[test]
+fn a_minority_is_told_what_it_may_do_and_holds_nothing() {
+    let mut mesh = mesh_on_1_0(usual());
+    roll_out(&mesh, "1.1");
+    mesh.kill_agent(0);
+    mesh.kill_agent(1);
+    for more in [&[][..], &["--to", "cbddc@1.0"]] {
+        let line = ["rollback", "--mesh", "--yes", "--timeout", "2s"];
+        let refused = mesh.cbctl(&[&line[..], more].concat()).expect(2);
+        for words in ["1 of 3 voters can be reached", "--minority", "n1: ", "n2: "] {
+            assert!(refused.stderr.contains(words), "no `{words}` in {refused}");
+        }
+        assert_eq!(mesh.status_of(2)["result"]["lock"], Value::Null);
+    }
+    mesh.start_agent(0);
+    mesh.start_agent(1);
+    // Well before a lease would have run out.
+    roll_out(&mesh, "1.2");
+}
+
+#[test]
+fn a_member_that_is_away_and_was_not_meant_leaves_no_doubt() {
+    let mut mesh = mesh_on_1_0(options(Duration::from_secs(3), Duration::from_secs(6)));
+    mesh.make_build("1.1", "crash-on-start=3");
+    mesh.kill_agent(2);
+    let ran = roll_out_to(&mesh, "1.1", "n1").expect(4);
+    assert!(ran.stderr.contains("went back"), "{ran}");
+    mesh.start_agent(2);
+    mesh.wait_until_all_run("1.0", LIMIT);
 }

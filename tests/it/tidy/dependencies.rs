@@ -5,8 +5,8 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
-/// Licences that any part of a dependency may have. All are permissive: they ask for their text and
-/// a copyright line to be passed on, and for nothing else.
+/// Licences that any part of a dependency may have. All but one are permissive: they ask for their
+/// text and a copyright line to be passed on, and for nothing else.
 const LICENCES: &[&str] = &[
     "MIT",
     "Apache-2.0",
@@ -16,6 +16,8 @@ const LICENCES: &[&str] = &[
     "BSD-3-Clause",
     // ring, rustls-webpki, untrusted: like MIT in other words.
     "ISC",
+    // foca: changes to its own files are to be published; linking asks for nothing.
+    "MPL-2.0",
     // unicode-ident: the tables of Unicode, beside MIT or Apache.
     "Unicode-3.0",
     // foldhash: asks for no credit in binaries.

@@ -219,6 +219,12 @@ impl Hosts {
         self.verb("boot", host, &[]);
     }
 
+    /// Puts a new disk into a host that is down, with nothing on it but a fresh system.
+    #[track_caller]
+    pub fn replace_disk(&self, host: u8) {
+        self.verb("wipe", host, &[]);
+    }
+
     /// Separates these hosts from all others. The machine stays with the others.
     #[track_caller]
     pub fn cut_off(&self, apart: &[u8]) {

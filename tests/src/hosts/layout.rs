@@ -47,15 +47,19 @@ impl Hosts {
     /// Sets a node up on each host, as an admin did long before there were agents, and starts it.
     #[track_caller]
     pub fn set_nodes_up(&self) {
-        self.on_each(|host| {
-            let root = self.folder().join("nodes").join(self.name(host));
-            self.write_node(host, &root);
-            self.plant(host, &root);
-            let line = "systemd-sysusers && chgrp cbddc /etc/cbddc/appsettings.json \
-                        && systemctl daemon-reload && systemctl enable --quiet --now cbddc && sync";
-            self.shell(host, line).expect(0);
-        });
+        self.on_each(|host| self.set_node_up(host));
         self.on_each(|host| self.wait_for_node(host, crate::ground::PATIENCE));
+    }
+
+    /// The same on one host.
+    #[track_caller]
+    pub fn set_node_up(&self, host: u8) {
+        let root = self.folder().join("nodes").join(self.name(host));
+        self.write_node(host, &root);
+        self.plant(host, &root);
+        let line = "systemd-sysusers && chgrp cbddc /etc/cbddc/appsettings.json \
+                    && systemctl daemon-reload && systemctl enable --quiet --now cbddc && sync";
+        self.shell(host, line).expect(0);
     }
 
     fn write_node(&self, host: u8, root: &Path) {
@@ -108,6 +112,7 @@ impl Hosts {
         let mut arguments: Vec<String> = ["mesh", "init", "--name", "shop", "--user", "ana"]
             .map(str::to_owned)
             .into();
+        arguments.push("--no-passphrase".into());
         arguments.extend(["--dir".into(), authority.to_string_lossy().into()]);
         for host in self.numbers() {
             let (name, address) = (self.name(host), self.address(host));
@@ -127,11 +132,19 @@ impl Hosts {
             let out = folder.to_string_lossy();
             self.cbctl(&["mesh", "issue", &name, "--out", &out])
                 .expect(0);
-            write(&root, "etc/cbagent/token", &format!("{TOKEN}\n"), 0o600);
-            let config = self.agent_config(host);
-            write(&root, "etc/cbagent/cbagent.toml", &config, 0o600);
             self.plant(host, &root);
+            self.configure_agent(host);
         });
+    }
+
+    /// Gives a host the configuration of its agent, without a certificate.
+    #[track_caller]
+    pub fn configure_agent(&self, host: u8) {
+        let root = self.folder().join("configured").join(self.name(host));
+        write(&root, "etc/cbagent/token", &format!("{TOKEN}\n"), 0o600);
+        let config = self.agent_config(host);
+        write(&root, "etc/cbagent/cbagent.toml", &config, 0o600);
+        self.plant(host, &root);
     }
 
     pub(super) fn agent_config(&self, host: u8) -> String {

@@ -44,7 +44,7 @@ fn workspace() -> PathBuf {
 }
 
 /// Whether a test may be left out on this machine.
-fn all_tests_are_required() -> bool {
+pub(crate) fn all_tests_are_required() -> bool {
     let is = |name: &str, wanted: &str| std::env::var_os(name).is_some_and(|value| value == wanted);
     is("CBDDC_TESTS_REQUIRE_ALL", "1") || is("CI", "true")
 }

@@ -15,6 +15,7 @@
 
 pub mod build;
 pub mod count;
+mod documents;
 pub mod http;
 pub mod interrupt;
 pub mod node;

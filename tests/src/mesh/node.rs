@@ -17,6 +17,9 @@ use std::time::Duration;
 /// The token of the nodes' cluster.
 const TOKEN: &str = "a-token-for-tests";
 
+/// That of the second one, where there is one.
+const WEST_TOKEN: &str = "another-token-for-tests";
+
 /// How long an agent that was asked to stop may take.
 const STOP_LIMIT: Duration = Duration::from_secs(15);
 
@@ -33,11 +36,15 @@ pub struct TestNode {
     pub sync_port: u16,
     /// Where its node listens for HTTP.
     pub http_port: u16,
+    /// The same two of the second cluster, where the node is hosted.
+    pub west: (u16, u16),
+    /// Variables of its agent, for the next start.
+    pub(super) environment: Vec<(&'static str, String)>,
     agent: Option<Child>,
 }
 
 impl TestNode {
-    /// A host in the mesh's folder, with these three ports.
+    /// A host in the mesh's folder, with these five ports.
     pub(super) fn new(mesh: &Path, index: usize, ports: &[u16]) -> Self {
         let name = format!("n{}", index + 1);
         Self {
@@ -46,6 +53,8 @@ impl TestNode {
             agent_port: ports[0],
             sync_port: ports[1],
             http_port: ports[2],
+            west: (ports[3], ports[4]),
+            environment: Vec::new(),
             agent: None,
         }
     }
@@ -53,6 +62,11 @@ impl TestNode {
     /// The node's database.
     pub fn database(&self) -> PathBuf {
         self.folder.join("node.db")
+    }
+
+    /// The database of the second cluster.
+    pub fn west_database(&self) -> PathBuf {
+        self.folder.join("west.db")
     }
 
     /// What the agent writes to its log.
@@ -72,13 +86,15 @@ impl TestNode {
 
     /// Writes all files but the certificates, which `cbctl mesh issue` wrote to the folder.
     pub(super) fn write_files(&self, options: &MeshOptions, others: &[&Self]) {
-        let mut token = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(self.folder.join("token"))
-            .expect("the token file is new");
-        writeln!(token, "{TOKEN}").expect("the token file can be written");
+        for (file, text) in [("token", TOKEN), ("west-token", WEST_TOKEN)] {
+            let mut token = OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(self.folder.join(file))
+                .expect("the token file is new");
+            writeln!(token, "{text}").expect("the token file can be written");
+        }
         let settings = self.folder.join("appsettings.json");
         fs::write(settings, self.settings(options, others)).expect("the settings can be written");
         fs::write(self.config(), self.agent_config(options, others))
@@ -88,7 +104,16 @@ impl TestNode {
     /// What the fixture node is told, in the form that real nodes use.
     fn settings(&self, options: &MeshOptions, others: &[&Self]) -> String {
         let peer = |other: &&Self| serde_json::json!({ "NodeId": other.name, "Host": "127.0.0.1", "Port": other.sync_port });
-        let peers: Vec<_> = others.iter().map(peer).collect();
+        let others = others.iter().filter(|_| !options.hosted);
+        let peers: Vec<_> = others.map(peer).collect();
+        let west = serde_json::json!({
+            "Name": "west",
+            "Port": self.west.0,
+            "Http": self.west.1,
+            "Database": self.west_database(),
+            "AuthToken": WEST_TOKEN,
+        });
+        let clusters: Vec<_> = options.hosted.then_some(west).into_iter().collect();
         let interval = options.sync_interval.as_millis();
         let settings = serde_json::json!({
             "EntglDb": {
@@ -102,6 +127,7 @@ impl TestNode {
                 "Http": self.http_port,
                 "IntervalMs": interval as u64,
                 "MaxBackoffMs": 2 * interval as u64,
+                "Clusters": clusters,
             },
         });
         format!("{settings:#}\n")
@@ -113,8 +139,25 @@ impl TestNode {
             .map(|other| format!("127.0.0.1:{}", other.sync_port))
             .collect();
         let settings = self.folder.join("appsettings.json");
+        let clusters = match options.hosted {
+            true => self.hosted_clusters(options),
+            false => format!(
+                r#"[cbddc]
+address = "127.0.0.1:{sync_port}"
+token_file = "token"
+expected_peers = {peers}
+target_collections = {collections}
+canary_writes = {canary}
+"#,
+                sync_port = self.sync_port,
+                peers = quoted(&peers),
+                collections = quoted(&options.target_collections),
+                canary = options.canary_writes,
+            ),
+        };
         format!(
             r#"node = {name}
+topology = {topology}
 state_dir = "state"
 mesh_file = "mesh.toml"
 
@@ -127,18 +170,12 @@ key = "node.key"
 program = "bin/cbddc"
 args = ["--settings", {settings}]
 env = {{ FIXTURE_NODE = {fixture} }}
-databases = ["node.db"]
+databases = {databases}
 stop_timeout = "5s"
 ready_timeout = "10s"
 sync_interval = "{sync}"
 
-[cbddc]
-address = "127.0.0.1:{sync_port}"
-token_file = "token"
-expected_peers = {peers}
-target_collections = {collections}
-canary_writes = {canary}
-
+{clusters}
 [health]
 http = "http://127.0.0.1:{http_port}/health"
 interval = "{health}"
@@ -146,6 +183,7 @@ min_free_disk = "1MiB"
 
 [peers]
 poll = "{poll}"
+probe = "{probe}"
 ask_limit = "{ask}"
 call_timeout = "2s"
 {extra}"#,
@@ -153,16 +191,38 @@ call_timeout = "2s"
             settings = quoted(&settings),
             fixture = quoted(&binary("fixture-node")),
             sync = text_of(options.sync_interval),
-            sync_port = self.sync_port,
-            peers = quoted(&peers),
-            collections = quoted(&options.target_collections),
-            canary = options.canary_writes,
+            topology = quoted(&if options.hosted { "hosted" } else { "mesh" }),
+            databases = if options.hosted {
+                "[]"
+            } else {
+                "[\"node.db\"]"
+            },
             http_port = self.http_port,
             health = text_of(options.health_interval),
             poll = text_of(options.peers_poll),
+            probe = text_of(options.peers_probe),
             ask = text_of(options.ask_limit),
             extra = options.extra_config,
         )
+    }
+
+    fn hosted_clusters(&self, options: &MeshOptions) -> String {
+        let critical = quoted(&options.critical_collections);
+        let cluster = |name: &str, port: u16, token: &str, database: PathBuf| {
+            let database = quoted(&database);
+            format!(
+                r#"[[cluster]]
+name = "{name}"
+address = "127.0.0.1:{port}"
+token_file = "{token}"
+database = {database}
+critical_collections = {critical}
+follow_interval = "500ms"
+"#
+            )
+        };
+        let east = cluster("east", self.sync_port, "token", self.database());
+        east + &cluster("west", self.west.0, "west-token", self.west_database())
     }
 
     /// Starts the agent; does not wait for it.
@@ -183,7 +243,8 @@ call_timeout = "2s"
             .stdout(Stdio::null())
             .stderr(log)
             // Ctrl-C at the terminal is for whoever started the mesh, not for its agents.
-            .process_group(0);
+            .process_group(0)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)));
         if let Some(crash) = crash {
             command.env("CBAGENT_CRASH", crash);
         }

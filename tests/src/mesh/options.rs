@@ -9,18 +9,26 @@ pub struct MeshOptions {
     pub name: String,
     /// How many hosts it has, called n1, n2, ….
     pub nodes: usize,
+    /// How many of them hold the issuing authority, the first ones.
+    pub issuers: usize,
     /// The sync cycle of the nodes.
     pub sync_interval: Duration,
     /// How often an agent measures a steady node.
     pub health_interval: Duration,
     /// How often an agent asks its peers what was decided.
     pub peers_poll: Duration,
+    /// How often an agent probes some member.
+    pub peers_probe: Duration,
     /// How long an agent waits for the voters at the end of a probation.
     pub ask_limit: Duration,
     /// The collections in which events must be seen; none: those that move.
     pub target_collections: Vec<String>,
     /// Whether the mesh check may write documents of its own.
     pub canary_writes: bool,
+    /// Whether the nodes are hosted servers of two clusters, `east` and `west`, that only respond.
+    pub hosted: bool,
+    /// The collections of the hosted clusters in which what is found is critical.
+    pub critical_collections: Vec<String>,
     /// What rollouts are told.
     pub timing: Timing,
     /// Lines that are added to the end of each agent's configuration.
@@ -32,12 +40,16 @@ impl Default for MeshOptions {
         Self {
             name: "shop".into(),
             nodes: 3,
+            issuers: 0,
             sync_interval: Duration::from_millis(100),
             health_interval: Duration::from_millis(500),
             peers_poll: Duration::from_millis(500),
+            peers_probe: Duration::from_millis(500),
             ask_limit: Duration::from_secs(1),
             target_collections: Vec::new(),
             canary_writes: false,
+            hosted: false,
+            critical_collections: Vec::new(),
             timing: Timing::default(),
             extra_config: String::new(),
         }

@@ -1,18 +1,21 @@
 //! A simulated `cbctl`: looks at the mesh, makes a proposal, drives the proposer, may die.
 
+mod own;
+mod views;
+
 use super::mesh::{Ask, Mesh, Told as Answered, host_name, short};
 use cbddc_domain::build::Digest;
 use cbddc_domain::id::NodeName;
 use cbddc_domain::node::{Event, Node, Prepare, ProposalKind, Refusal};
-use cbddc_domain::phase::Phase;
 use cbddc_domain::plan::{Plan, Timing};
 use cbddc_domain::proposer::{
-    Command, Draft, Failure, MeshVerdict, Outcome, Proposal, Proposer, Told, View,
+    Command, Draft, Failure, MeshVerdict, Outcome, Proposal, Proposer, Told,
 };
-use cbddc_domain::register::{Epoch, RecordKind};
+use cbddc_domain::register::{Epoch, Record, RecordKind};
 use cbddc_domain::release::Release;
 use cbddc_domain::waves::{WaveSizes, waves};
 use std::collections::{BTreeMap, BTreeSet};
+use views::view_of;
 
 /// How long a client looks around before it proposes.
 const LOOK_MS: u64 = 1_500;
@@ -43,6 +46,17 @@ pub enum Script {
     Resume,
     /// End what another client began.
     Abort,
+    /// Let these hosts vote from now on.
+    Voters(Vec<usize>),
+    /// Lift every revocation.
+    Trust,
+    /// The rollback that this host's agent proposes by itself.
+    Own(usize),
+    /// Back, by force, without a majority.
+    Minority {
+        /// Where to, if no node names anything.
+        otherwise: Release,
+    },
 }
 
 enum Call {
@@ -65,6 +79,7 @@ pub struct Client {
     /// How it ended, once it has.
     pub outcome: Option<Outcome>,
     last_words: Option<u64>,
+    forced: Option<Record>,
 }
 
 impl Client {
@@ -99,6 +114,11 @@ impl Client {
             kind.unwrap_or_default(),
             outcome.unwrap_or_else(|| "died".into())
         )
+    }
+
+    /// Whether it was begun for just this.
+    pub fn is_about(&self, script: &Script) -> bool {
+        self.script.as_ref() == Some(script)
     }
 
     /// Ends it in the middle.
@@ -142,9 +162,14 @@ impl Client {
                 let answer = match told {
                     Some((_, Answered::Events(Ok(view)))) => Ok(view),
                     Some((_, Answered::Events(Err(refusal)))) => Err(refused(&refusal)),
-                    Some((_, Answered::Look(_) | Answered::Voted(..))) | None => {
-                        Err(Failure::Unreachable("no answer".into()))
-                    }
+                    Some((
+                        _,
+                        Answered::Look(_)
+                        | Answered::Voted(..)
+                        | Answered::Gossip(..)
+                        | Answered::Fenced(..),
+                    ))
+                    | None => Err(Failure::Unreachable("no answer".into())),
                 };
                 let done = answer.as_ref().map(|_| ()).map_err(Clone::clone);
                 let told = match command {
@@ -199,6 +224,11 @@ impl Client {
             )
         });
         mesh.checker.outcome(proposal, &outcome, &mesh.hosts);
+        if let (Some(Script::Own(host)), false) =
+            (&self.script, matches!(outcome, Outcome::Decided { .. }))
+        {
+            mesh.own_tried(*host, "not decided", false);
+        }
         self.outcome = Some(outcome);
         self.last_words = Some(mesh.t + 2_000);
     }
@@ -238,14 +268,19 @@ impl Client {
     }
 
     fn begin(&mut self, mesh: &mut Mesh) {
-        let Some(proposal) = self.plan(mesh) else {
+        let own = self.script.clone();
+        let planned = match own {
+            Some(Script::Own(host)) => self.plan_own(mesh, host),
+            Some(_) | None => self.plan(mesh),
+        };
+        let Some(proposal) = planned else {
             mesh.note(|| format!("client {} finds nothing to do", self.index));
             self.gone = true;
             return;
         };
         mesh.note(|| {
             let (kind, epoch) = (proposal.kind, short(proposal.epoch));
-            let (what, base) = (&proposal.draft.release.build.id, short(proposal.based_on));
+            let (what, base) = (&proposal.plan.release.build.id, short(proposal.based_on));
             format!(
                 "client {} begins {kind:?} {epoch} of {what} on {base}",
                 self.index
@@ -253,7 +288,10 @@ impl Client {
         });
         self.proposal = Some(proposal.clone());
         mesh.checker.proposed(&proposal);
-        let (proposer, commands) = Proposer::begin(proposal, mesh.t);
+        let (proposer, commands) = match self.forced.clone() {
+            Some(record) => Proposer::force(proposal, record, mesh.t),
+            None => Proposer::begin(proposal, mesh.t),
+        };
         self.proposer = Some(proposer);
         self.perform(mesh, commands);
     }
@@ -273,7 +311,32 @@ impl Client {
         let based_on = decided.map_or(Epoch::default(), |record| record.epoch);
         let members: BTreeSet<NodeName> = mesh.hosts.iter().map(|host| host.name.clone()).collect();
         let holder = format!("client {}", self.index);
+        let (mut voters, mut lifts) = (None, BTreeMap::new());
         let (kind, plan, revokes) = match self.script.clone()? {
+            Script::Voters(hosts) => {
+                voters = Some(hosts.into_iter().map(host_name).collect());
+                let release = decided?.release.clone()?;
+                let plan = plan_of(release, &holder);
+                (ProposalKind::Amend, plan, BTreeMap::new())
+            }
+            Script::Trust => {
+                let known = nodes.iter().flat_map(|node| &node.register.revocations);
+                let known = known.filter(|(_, revocation)| !revocation.lifted);
+                lifts = known
+                    .map(|(build, _)| (*build, "mended".to_owned()))
+                    .collect();
+                let release = decided?.release.clone().filter(|_| !lifts.is_empty())?;
+                let plan = plan_of(release, &holder);
+                (ProposalKind::Amend, plan, BTreeMap::new())
+            }
+            Script::Own(_) => return None,
+            Script::Minority { otherwise } => {
+                let (target, runs) = rollback_target(&nodes, otherwise)?;
+                let runs = runs.into_iter();
+                let revokes = runs.map(|release| (release.build.digest, "it burns".to_owned()));
+                let plan = plan_of(target, &holder);
+                (ProposalKind::Rollback, plan, revokes.collect())
+            }
             Script::Rollout(release, targets) => {
                 let names: Vec<NodeName> = targets.iter().map(|host| host_name(*host)).collect();
                 let sizes = WaveSizes::default_for(names.len());
@@ -281,6 +344,10 @@ impl Client {
                     id: format!("r{}", self.index),
                     waves: waves(&names, &sizes, members.len()),
                     whole_mesh: names.len() == members.len(),
+                    timing: Timing {
+                        bake_ms: mesh.bake_ms,
+                        ..TIMING
+                    },
                     ..plan_of(release, &holder)
                 };
                 (ProposalKind::Rollout, plan, BTreeMap::new())
@@ -305,20 +372,35 @@ impl Client {
         let targets: BTreeSet<NodeName> = plan.targets().cloned().collect();
         let partial =
             matches!(kind, ProposalKind::Rollout | ProposalKind::Resume) && !plan.whole_mesh;
+        let amends = kind == ProposalKind::Amend;
         let draft = Draft {
-            kind: if kind == ProposalKind::Rollback {
-                RecordKind::Rollback
-            } else {
-                RecordKind::Rollout
+            kind: match kind {
+                ProposalKind::Rollback => RecordKind::Rollback,
+                ProposalKind::Amend if voters.is_some() => RecordKind::Voters,
+                ProposalKind::Amend => RecordKind::Trust,
+                ProposalKind::Rollout | ProposalKind::Resume | ProposalKind::Abort => {
+                    RecordKind::Rollout
+                }
             },
-            release: plan.release.clone(),
+            release: (!amends).then(|| plan.release.clone()),
             nodes: partial.then_some(targets),
+            voters,
             revokes,
+            lifts,
             restores: BTreeSet::new(),
             proposed_by: holder,
             reason: "simulated".into(),
         };
         let (voters, settle_ms) = (mesh.voters.clone(), 30_000);
+        let mut epoch = epoch;
+        if matches!(self.script, Some(Script::Minority { .. })) {
+            let elected = nodes.iter().filter_map(|node| node.register.elected());
+            let elected = elected.max_by_key(|record| record.epoch);
+            let voters = elected.map_or(&voters, |record| &record.voters);
+            let record = draft.forced(decided, highest, nonce, voters);
+            epoch = record.epoch;
+            self.forced = Some(record);
+        }
         Some(Proposal {
             kind,
             epoch,
@@ -428,56 +510,24 @@ fn events_of(command: &Command, proposal: &Proposal) -> (NodeName, Vec<Event>) {
             let lease_ms = timing.probation_ms;
             (node.clone(), vec![Event::Renew { epoch, lease_ms }])
         }
+        Command::Vote(node, record) if proposal.draft.proposed_by.starts_with("node ") => {
+            (node.clone(), vec![Event::VoteBack(record.clone())])
+        }
         Command::Vote(node, record) => (node.clone(), vec![Event::Vote(record.clone())]),
+        Command::Confirm(node, record, _) if record.forced => {
+            (node.clone(), vec![Event::Force(record.clone())])
+        }
         Command::Confirm(node, record, voted) => {
-            let hear = |voter: &NodeName| Event::Hear {
-                voter: voter.clone(),
-                record: record.clone(),
-            };
-            (node.clone(), voted.iter().map(hear).collect())
+            // Whoever confirms brings the votes along; here the checker knows whether they are real.
+            let told = record
+                .is_decided_by(voted)
+                .then(|| Event::Learn(record.clone()));
+            (node.clone(), told.into_iter().collect())
         }
         Command::Revert(node, cause) => {
             let cause = cause.clone();
             (node.clone(), vec![Event::Revert { epoch, cause }])
         }
         Command::CheckMesh(_) => unreachable!("a mesh check is not asked of a node"),
-    }
-}
-
-/// What the API shows of a node.
-fn view_of(node: &Node) -> View {
-    let (probation, clean) = match &node.phase {
-        Phase::Probation(probation) => (Some(probation.epoch), probation.clean),
-        Phase::Steady { .. }
-        | Phase::Prepared { .. }
-        | Phase::Switching(_)
-        | Phase::Reverting(_)
-        | Phase::Stuck { .. } => (None, false),
-    };
-    let running = node
-        .phase
-        .running()
-        .and_then(|number| node.history.get(number));
-    let drift = node.held.as_ref().map(|held| held.cause.clone());
-    View {
-        unhealthy: None,
-        probation,
-        clean,
-        last_rollout: node
-            .rollouts
-            .last()
-            .map(|entry| (entry.epoch, entry.outcome.clone())),
-        running: running.map(|generation| generation.release.clone()),
-        steady: matches!(node.phase, Phase::Steady { .. }),
-        decided: node.register.decided_epoch(),
-        stuck: match &node.phase {
-            Phase::Stuck { cause, .. } => Some(cause.clone()),
-            Phase::Steady { .. }
-            | Phase::Prepared { .. }
-            | Phase::Switching(_)
-            | Phase::Probation(_)
-            | Phase::Reverting(_) => None,
-        },
-        drift,
     }
 }

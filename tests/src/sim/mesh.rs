@@ -10,9 +10,12 @@ use cbddc_domain::id::NodeName;
 use cbddc_domain::node::{Event, Node, Pending, Refusal};
 use cbddc_domain::register::{Answer, Epoch, Record, RegisterView};
 use cbddc_domain::release::Release;
+use cbddc_domain::starts::Start;
+use cbddc_domain::trigger::Policy;
 use std::collections::{BTreeMap, BTreeSet};
 
 mod agents;
+mod memory;
 mod network;
 mod words;
 
@@ -51,6 +54,10 @@ pub struct Faults {
     pub partition_every_ms: u64,
     /// Mean time between processes that end by themselves; 0 for never.
     pub exit_every_ms: u64,
+    /// Crashes of a host after which an older state of it comes back, or none at all.
+    pub restored: u64,
+    /// Spans in which something is found on a node.
+    pub findings: u64,
 }
 
 /// Who sends or receives.
@@ -71,6 +78,10 @@ pub enum Ask {
     Look,
     /// A peer's question at the end of a probation.
     Voted(Epoch),
+    /// A peer asks for the register, and tells its starts.
+    Gossip(Vec<Start>),
+    /// A peer that lost its memory asks for a promise.
+    Fence(Epoch),
 }
 
 /// What an agent answers.
@@ -82,6 +93,10 @@ pub enum Told {
     Look(Box<Node>),
     /// The answer to a peer's question, and what the register shows.
     Voted(Epoch, Answer, Box<RegisterView>),
+    /// The register, what is remembered of the asker's starts, and the own starts.
+    Gossip(Box<RegisterView>, Option<Start>, Vec<Start>),
+    /// It has promised the epoch; the register after that.
+    Fenced(Epoch, Box<RegisterView>),
 }
 
 #[derive(Debug, Clone)]
@@ -156,6 +171,9 @@ pub struct Host {
     wall_ms: i64,
     flight: Option<Pending>,
     watched: Option<(GenerationNumber, u64)>,
+    next_peer: usize,
+    /// An older state of the whole host, as a backup holds it.
+    backup: (Node, World),
 }
 
 /// A whole mesh.
@@ -168,8 +186,12 @@ pub struct Mesh {
     pub hosts: Vec<Host>,
     /// The clients.
     pub clients: Vec<Client>,
-    /// Those whose votes decide.
+    /// Those whose votes decide until a record names others.
     pub voters: BTreeSet<NodeName>,
+    /// What is done about triggers.
+    pub policy: Policy,
+    /// How long a rollout bakes.
+    pub bake_ms: u64,
     /// How builds behave.
     pub builds: BTreeMap<Digest, Quality>,
     /// Holds every step to the rules.
@@ -182,6 +204,10 @@ pub struct Mesh {
     pub steps: u64,
     faults: Faults,
     healed: bool,
+    /// The most rounds of gossip until every node knew the winner.
+    pub rounds: u64,
+    winner_since: u64,
+    winner: Epoch,
     queue: BTreeMap<(u64, u64), Happening>,
     queued: u64,
     calls: u64,
@@ -208,6 +234,8 @@ impl Mesh {
             wall_ms: 1_700_000_000_000,
             flight: None,
             watched: None,
+            next_peer: index,
+            backup: Default::default(),
         };
         let mut mesh = Self {
             t: 0,
@@ -215,6 +243,8 @@ impl Mesh {
             hosts: (0..hosts).map(host).collect(),
             clients: Vec::new(),
             voters: (0..voters).map(host_name).collect(),
+            policy: Policy::default(),
+            bake_ms: 0,
             builds: BTreeMap::new(),
             checker: Checker::default(),
             seen: BTreeSet::new(),
@@ -222,11 +252,16 @@ impl Mesh {
             steps: 0,
             faults,
             healed: false,
+            rounds: 0,
+            winner_since: 0,
+            winner: Epoch::default(),
             queue: BTreeMap::new(),
             queued: 0,
             calls: 0,
             groups: BTreeMap::new(),
         };
+        mesh.checker.genesis = mesh.voters.clone();
+        mesh.all_have_met();
         for host in 0..hosts {
             let first = mesh.random.below(TICK_MS);
             mesh.at(first, Happening::Tick(host));
@@ -283,7 +318,10 @@ impl Mesh {
             release: Some(release.clone()),
             exceptions: BTreeMap::new(),
             voters: self.voters.clone(),
+            previous: None,
+            forced: false,
             revokes: BTreeMap::new(),
+            lifts: BTreeMap::new(),
             restores: BTreeSet::new(),
             proposed_by: "the beginning".into(),
             reason: "first release".into(),
@@ -322,6 +360,7 @@ impl Mesh {
             if let Some(broken) = self.checker.broken.take() {
                 return Err(broken);
             }
+            self.follow_the_winner()?;
             let over =
                 self.t > self.faults.until_ms + 1_000 && self.clients.iter().all(Client::is_gone);
             if over && self.settled() && self.queue_is_idle() {
@@ -340,7 +379,7 @@ impl Mesh {
         self.queue.values().all(|happening| match happening {
             Happening::Tick(_) | Happening::Gossip(_) | Happening::Exit => true,
             Happening::Response { .. } | Happening::ClientGivesUp { .. } => true,
-            Happening::Request { ask, .. } => matches!(ask, Ask::Look),
+            Happening::Request { ask, .. } => matches!(ask, Ask::Look | Ask::Gossip(_)),
             Happening::EffectApplies { host, life, .. }
             | Happening::EffectReports { host, life, .. } => self.hosts[*host].life != *life,
             Happening::Health {
@@ -453,14 +492,20 @@ impl Mesh {
                 self.hosts[host].world.events +=
                     u64::from(self.hosts[host].world.process.is_some());
                 self.handle(host, Event::Tick);
+                self.meet(host);
                 self.notice_exit(host);
+                self.observe(host);
+                self.propose_own(host);
             }
             Happening::Gossip(host) => {
                 self.after(GOSSIP_MS / 2, GOSSIP_MS, Happening::Gossip(host));
-                let peer = self.random.index(self.hosts.len());
-                if peer != host && self.hosts[host].up {
-                    self.calls += 1;
-                    self.send(Endpoint::Host(host), peer, self.calls, Ask::Look);
+                // One peer after another, as the agents do.
+                self.hosts[host].next_peer += 1;
+                let peer = self.hosts[host].next_peer % self.hosts.len();
+                self.gossip(host, peer);
+                if self.random.chance(50) {
+                    let host = &mut self.hosts[host];
+                    host.backup = (host.node.clone(), host.world.clone());
                 }
             }
             Happening::AgentUp(host) => self.agent_up(host),
@@ -474,12 +519,7 @@ impl Mesh {
             }
             Happening::MeshChecked { client, wave } => self.client_mesh_checked(client, wave),
             Happening::Crash => {
-                self.again(self.faults.crash_every_ms, Happening::Crash);
-                if !self.healed {
-                    let host = self.random.index(self.hosts.len());
-                    let whole = self.random.chance(400);
-                    self.crash(host, whole);
-                }
+                self.crash_somewhere();
             }
             Happening::Partition => {
                 self.again(self.faults.partition_every_ms, Happening::Partition);
@@ -494,9 +534,7 @@ impl Mesh {
                 }
             }
             Happening::Heal => {
-                self.healed = true;
-                self.groups.clear();
-                self.note(|| "healed: no more faults".into());
+                self.heal();
             }
         }
     }

@@ -3,8 +3,9 @@
 use super::client::Script;
 use super::mesh::{Faults, Mesh};
 use super::random::Random;
-use super::world::Quality;
+use super::world::{Quality, Rot};
 use cbddc_domain::release::Release;
+use cbddc_domain::trigger::{Policy, Reaction, Remediation, Trigger};
 use std::collections::BTreeSet;
 
 /// What became of one simulated mesh.
@@ -17,6 +18,10 @@ pub struct Report {
     pub seen: BTreeSet<(&'static str, &'static str)>,
     /// How many steps the agents took.
     pub steps: u64,
+    /// The most rounds of gossip until every node knew the record that stands.
+    pub rounds: u64,
+    /// How many ways back triggers began, and how many records were decided that agents proposed.
+    pub ways_back: (u64, u64),
     /// How the clients ended, in a word each.
     pub outcomes: Vec<String>,
 }
@@ -30,6 +35,8 @@ pub fn run(seed: u64, trace: bool) -> Report {
         trace: mesh.trace.take().unwrap_or_default(),
         seen: std::mem::take(&mut mesh.seen),
         steps: mesh.steps,
+        rounds: mesh.rounds,
+        ways_back: mesh.checker.ways_back,
         outcomes: mesh
             .clients
             .iter()
@@ -51,17 +58,51 @@ fn faults(random: &mut Random) -> Faults {
         crash_every_ms: pick(&[0, 0, 15_000, 60_000]),
         partition_every_ms: pick(&[0, 0, 8_000, 30_000]),
         exit_every_ms: pick(&[0, 0, 30_000]),
+        restored: pick(&[0, 0, 300]),
+        findings: pick(&[0, 0, 30, 150]),
     }
 }
 
 fn quality(random: &mut Random, hosts: usize) -> Quality {
-    match random.below(14) {
+    match random.below(18) {
         0 => Quality::FailsStart,
         1 => Quality::FailsCheck,
         2 => Quality::Exits,
         3 => Quality::FailsMesh,
         4 => Quality::FailsOn(random.index(hosts)),
+        5 => Quality::Rots(Rot::Unhealthy),
+        6..9 => Quality::Rots(Rot::Found(Trigger::ALL[random.index(4)])),
         _ => Quality::Good,
+    }
+}
+
+/// What is done about triggers: mostly the way back, and now and then something else.
+fn policy(random: &mut Random) -> Policy {
+    let mut reaction = |often: Reaction| match random.below(8) {
+        0 => Reaction::Alarm,
+        1 => Reaction::Ask,
+        2 => Reaction::RevertNode,
+        3 => Reaction::RevertMesh,
+        _ => often,
+    };
+    let baking = Trigger::ALL.map(|trigger| {
+        let often = match trigger.spreads() {
+            true => Reaction::RevertMesh,
+            false => Reaction::RevertNode,
+        };
+        (trigger, reaction(often))
+    });
+    let baked = reaction(Reaction::Alarm);
+    Policy {
+        remediation: Remediation {
+            restarts: u32::try_from(random.below(3)).unwrap_or(0),
+            window_ms: 60_000,
+            backoff_ms: 1_000,
+        },
+        sustain_ms: 3_000,
+        baking: baking.into(),
+        baked,
+        quarantine: false,
     }
 }
 
@@ -73,9 +114,12 @@ fn rough_mesh(seed: u64, trace: bool) -> Mesh {
     } else {
         hosts
     };
-    let faults = faults(&mut random);
+    let (faults, policy) = (faults(&mut random), policy(&mut random));
+    let bake_ms = [0, 20_000, 60_000, 300_000][random.index(4)];
     let until = faults.until_ms;
     let mut mesh = Mesh::new(random, hosts, voters, faults, trace);
+    mesh.checker.remediation = Some(policy.remediation);
+    (mesh.policy, mesh.bake_ms) = (policy, bake_ms);
     let first = mesh.build(1, Quality::Good);
     if mesh.random.chance(700) {
         mesh.seed_record(&first);
@@ -108,6 +152,7 @@ fn script(mesh: &mut Mesh, client: u64, first: &Release, left_behind: bool) -> S
         mesh.random.below(80)
     };
     match choice {
+        1..80 if mesh.random.chance(250) => amendment(mesh, first),
         0..55 => {
             let hosts = mesh.hosts.len();
             let quality = quality(&mut mesh.random, hosts);
@@ -126,5 +171,24 @@ fn script(mesh: &mut Mesh, client: u64, first: &Release, left_behind: bool) -> S
         }
         75..92 => Script::Resume,
         _ => Script::Abort,
+    }
+}
+
+/// What changes the register without rolling anything out.
+fn amendment(mesh: &mut Mesh, first: &Release) -> Script {
+    match mesh.random.below(10) {
+        0..6 => {
+            let hosts = mesh.hosts.len();
+            let mut voters: Vec<usize> = (0..hosts).filter(|_| mesh.random.chance(600)).collect();
+            if voters.is_empty() {
+                voters.push(mesh.random.index(hosts));
+            }
+            Script::Voters(voters)
+        }
+        6..8 => Script::Trust,
+        _ => {
+            let otherwise = first.clone();
+            Script::Minority { otherwise }
+        }
     }
 }

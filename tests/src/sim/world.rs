@@ -3,6 +3,7 @@
 
 use cbddc_domain::build::{BuildRef, Digest};
 use cbddc_domain::node::Effect;
+use cbddc_domain::trigger::Trigger;
 use std::collections::BTreeMap;
 
 /// How a build behaves.
@@ -20,6 +21,17 @@ pub enum Quality {
     FailsMesh,
     /// It works on all nodes but one, where it is found to be unhealthy.
     FailsOn(usize),
+    /// It passes every check, and turns bad once it is committed: what the checks then find.
+    Rots(Rot),
+}
+
+/// What is found on a build that turned bad.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rot {
+    /// It is unhealthy, however often it is started.
+    Unhealthy,
+    /// This trigger's condition holds.
+    Found(Trigger),
 }
 
 /// The process of a node.
@@ -121,6 +133,10 @@ impl World {
                 Ok(Ok(()))
             }
             Effect::Start => self.start(behaviour),
+            Effect::Restart => {
+                self.process = None;
+                self.start(behaviour)
+            }
             Effect::Check => Ok(match &self.process {
                 None => Err("the node does not run".into()),
                 Some(process) => match behaviour.of(&process.build) {
@@ -129,6 +145,7 @@ impl World {
                     | Quality::FailsStart
                     | Quality::Exits
                     | Quality::FailsMesh
+                    | Quality::Rots(_)
                     | Quality::FailsOn(_) => Ok(()),
                 },
             }),

@@ -64,15 +64,9 @@ impl Proposer {
 
     /// Rule 6: every target is on probation and clean.
     fn propose_rollout(&mut self, now_ms: u64) -> Vec<Command> {
-        let base = self
-            .promises
-            .values()
-            .filter_map(|view| view.decided.as_ref());
-        let base = base.max_by_key(|record| record.epoch);
-        let record = self
-            .proposal
-            .draft
-            .onto(base, self.proposal.epoch, &self.proposal.voters);
+        let (base, voters) = (self.base(), self.voters());
+        let draft = &self.proposal.draft;
+        let record = draft.onto(base.as_ref(), self.proposal.epoch, &voters);
         self.ask_votes(record, now_ms)
     }
 
@@ -263,6 +257,9 @@ impl Proposer {
     pub(super) fn ask_votes(&mut self, record: Record, now_ms: u64) -> Vec<Command> {
         self.asked_ms = now_ms;
         let record = Box::new(record);
+        let votes = record.electorate().into_iter();
+        let votes = votes.map(|node| Command::Vote(node, record.clone()));
+        let votes: Vec<_> = votes.collect();
         self.stage = Stage::Voting {
             record: record.clone(),
             since_ms: now_ms,
@@ -270,10 +267,13 @@ impl Proposer {
         // One more renewal: the probations must not end while the votes travel.
         let renewals = self.promises.keys().cloned().map(Command::Renew);
         let renewals: Vec<_> = renewals
-            .filter(|_| self.proposal.kind != ProposalKind::Rollback)
+            .filter(|_| {
+                !matches!(
+                    self.proposal.kind,
+                    ProposalKind::Rollback | ProposalKind::Amend
+                )
+            })
             .collect();
-        let votes = self.proposal.voters.iter().cloned();
-        let votes = votes.map(|node| Command::Vote(node, record.clone()));
         renewals.into_iter().chain(votes).collect()
     }
 
@@ -293,15 +293,22 @@ impl Proposer {
         let Stage::Voting { record, .. } = &self.stage else {
             return Vec::new();
         };
-        if !self.has_majority(&self.voted) {
+        if !record.is_decided_by(&self.voted) {
             return Vec::new();
         }
         let record = record.clone();
         self.news.push(format!(
             "decided: {} of {} voted",
             self.voted.len(),
-            self.proposal.voters.len()
+            record.electorate().len()
         ));
+        if self.finishing {
+            self.news
+                .push("a change of voters was finished first".to_owned());
+            let confirmations = self.confirmations(&record);
+            self.stage = Stage::Done(Outcome::Changed);
+            return confirmations;
+        }
         self.stage = Stage::Converging {
             record: record.clone(),
             since_ms: now_ms,
@@ -310,7 +317,7 @@ impl Proposer {
         self.confirmations(&record)
     }
 
-    fn confirmations(&self, record: &Record) -> Vec<Command> {
+    pub(super) fn confirmations(&self, record: &Record) -> Vec<Command> {
         let unaware = self.proposal.members.iter().filter(|node| {
             self.views
                 .get(*node)
@@ -324,7 +331,8 @@ impl Proposer {
 
     fn watch_votes(&mut self, record: &Record, since_ms: u64, now_ms: u64) -> Vec<Command> {
         if now_ms.saturating_sub(since_ms) > self.proposal.plan.timing.probation_ms {
-            let silent = self.proposal.voters.difference(&self.voted).map(|node| {
+            let electorate = record.electorate();
+            let silent = electorate.difference(&self.voted).map(|node| {
                 let why = self.failures.get(node).map_or("no answer", Failure::text);
                 (node.clone(), why.to_owned())
             });
@@ -335,12 +343,8 @@ impl Proposer {
             return Vec::new();
         }
         self.asked_ms = now_ms;
-        let asked: Vec<_> = self
-            .proposal
-            .voters
-            .difference(&self.voted)
-            .cloned()
-            .collect();
+        let electorate = record.electorate();
+        let asked: Vec<_> = electorate.difference(&self.voted).cloned().collect();
         let record = Box::new(record.clone());
         let votes = asked
             .into_iter()
@@ -393,6 +397,8 @@ impl Proposer {
         for node in &self.proposal.members {
             let is_target = takes_part && targets.contains(node);
             match self.views.get(node) {
+                // Nothing was ordered there.
+                None if takes_part && !is_target => {}
                 None => drop(pending.insert(node.clone(), "not seen".to_owned())),
                 Some(view) if view.stuck.is_some() => {
                     failed.insert(node.clone(), view.stuck.clone().unwrap_or_default());

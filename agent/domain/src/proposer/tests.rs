@@ -1,5 +1,7 @@
 //! The proposer, answer by answer.
 
+mod voters;
+
 use super::{Command, Draft, Failure, MeshVerdict, Outcome, Proposal, Proposer, Told, View};
 use crate::build::{BuildRef, Digest};
 use crate::id::NodeName;
@@ -47,9 +49,11 @@ fn proposal(kind: ProposalKind) -> Proposal {
     };
     let draft = Draft {
         kind: RecordKind::Rollout,
-        release: release(2),
+        release: Some(release(2)),
         nodes: None,
+        voters: None,
         revokes: BTreeMap::new(),
+        lifts: BTreeMap::new(),
         restores: BTreeSet::new(),
         proposed_by: "ana".into(),
         reason: "why not".into(),
@@ -71,6 +75,8 @@ fn promise(votes: Vec<Record>) -> Box<RegisterView> {
         promised: epoch(9),
         votes,
         decided: None,
+        elected: None,
+        heard: Vec::new(),
         revocations: BTreeMap::new(),
         voters: members(),
         highest: epoch(9),
@@ -84,7 +90,10 @@ fn vote() -> Record {
         release: Some(release(2)),
         exceptions: BTreeMap::new(),
         voters: members(),
+        previous: None,
+        forced: false,
         revokes: BTreeMap::new(),
+        lifts: BTreeMap::new(),
         restores: BTreeSet::new(),
         proposed_by: "bob".into(),
         reason: "mine".into(),
@@ -345,6 +354,33 @@ fn a_node_is_back_once_it_shows_how_this_rollout_ended() {
         panic!("{:?}", proposer.outcome());
     };
     assert!(pending.is_empty());
+}
+
+#[test]
+fn a_member_that_is_away_and_had_nothing_to_do_is_no_doubt() {
+    let mut some = proposal(ProposalKind::Rollout);
+    some.plan.waves.truncate(1);
+    some.plan.whole_mesh = false;
+    let (mut proposer, _) = Proposer::begin(some, 0);
+    proposer.tell(Told::Prepared(node(1), Ok(promise(vec![]))), 0);
+    proposer.tell(Told::Prepared(node(2), Ok(promise(vec![]))), 0);
+    let commands = proposer.tell(Told::Prepared(node(3), Err(silent())), 0);
+    assert_eq!(commands, [Command::Activate(node(1))]);
+    let view = |outcome: Option<&str>| View {
+        steady: true,
+        last_rollout: outcome.map(|outcome| (epoch(9), Some(outcome.to_owned()))),
+        ..View::default()
+    };
+    proposer.tell(seen(2, view(None)), 1);
+    proposer.tell(seen(1, view(Some("went back"))), 2);
+    proposer.tell(Told::Tick, 3);
+    let Some(Outcome::Reverted {
+        pending, failed, ..
+    }) = proposer.outcome()
+    else {
+        panic!("{:?}", proposer.outcome());
+    };
+    assert!(pending.is_empty() && failed.is_empty(), "{pending:?}");
 }
 
 #[test]

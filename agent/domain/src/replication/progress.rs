@@ -2,7 +2,7 @@
 
 use super::sights::{Moment, Sight, Table};
 use super::words::{Report, list, plain, utc};
-use super::{FindingKind, Goal, MeshWatch, Round, STALLED_ROUNDS};
+use super::{FindingKind, Goal, MeshWatch, Round};
 use crate::hlc::VectorClock;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -45,7 +45,12 @@ impl MeshWatch {
         }
         waiting.extend(not_there);
         let proven = !round.moved.is_empty() && round.unproven.is_empty();
-        if waiting.is_empty() && !proven && self.full_rounds < self.patience_rounds {
+        // What was configured to be proven is proven, or somebody says that it need not be.
+        let named = table.sights.iter();
+        let mut named = named.flat_map(|sight| &sight.view.target_collections);
+        let is_owed = !self.accepts_unproven && named.next().is_some();
+        let is_patient = is_owed || self.full_rounds < self.patience_rounds;
+        if waiting.is_empty() && !proven && is_patient {
             waiting.push(nothing_yet(&round));
         }
         round.waiting = waiting;
@@ -67,7 +72,7 @@ impl MeshWatch {
                     Some((then, rounds)) if *then == is => rounds.saturating_add(1),
                     Some(_) | None => 1,
                 };
-                if rounds >= STALLED_ROUNDS {
+                if rounds >= self.stalled_rounds {
                     report.add(FindingKind::Stalled, sight.name, &key.1, || {
                         let text = lagging(table, &key.1, wanted, Some(is));
                         format!("{text}, and has not moved for {rounds} rounds")
@@ -98,7 +103,7 @@ impl MeshWatch {
                 let key = (sight.number, (*peer).clone());
                 let rounds = self.unjoined.get(&key).copied().unwrap_or(0);
                 let rounds = rounds.saturating_add(1);
-                if rounds >= STALLED_ROUNDS {
+                if rounds >= self.stalled_rounds {
                     report.add(FindingKind::NotJoined, sight.name, "", || {
                         format!("{} for {rounds} rounds", plain(peer))
                     });
@@ -117,9 +122,12 @@ impl MeshWatch {
 fn nothing_yet(round: &Round) -> String {
     let names: Vec<String> = round.unproven.iter().map(|name| plain(name)).collect();
     if names.is_empty() {
-        "no event has moved yet".to_owned()
+        "unproven: no event has moved yet".to_owned()
     } else {
-        format!("no event of {} has arrived everywhere yet", list(&names))
+        format!(
+            "unproven: no event of {} has arrived everywhere yet",
+            list(&names)
+        )
     }
 }
 

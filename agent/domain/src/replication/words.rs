@@ -1,6 +1,6 @@
 //! The sentences of findings, and how many of them are told.
 
-use super::{Finding, FindingKind};
+use super::{Finding, FindingKind, Grade};
 use crate::id::NodeName;
 use std::collections::BTreeMap;
 
@@ -79,6 +79,11 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
     (year, month, day)
 }
 
+/// That a node could not be asked.
+pub(super) fn not_asked(node: &NodeName, why: &str) -> String {
+    format!("{node} could not be asked: {}", plain(why))
+}
+
 /// Collects findings, bounded per kind and node.
 #[derive(Debug, Default)]
 pub(super) struct Report {
@@ -137,6 +142,8 @@ impl Report {
                     kind,
                     node,
                     origin: first_origin,
+                    cluster: String::new(),
+                    grade: Grade::Unranked,
                     text: headline,
                 });
                 continue;
@@ -147,6 +154,8 @@ impl Report {
                     kind,
                     node: node.clone(),
                     origin,
+                    cluster: String::new(),
+                    grade: Grade::Unranked,
                     text: format!("{node} {}{detail}", kind.verb(1)),
                 });
             }
@@ -156,6 +165,8 @@ impl Report {
                     kind,
                     node,
                     origin: first_origin,
+                    cluster: String::new(),
+                    grade: Grade::Unranked,
                     text,
                 });
             }

@@ -6,8 +6,15 @@ use crate::phase::Phase;
 use crate::release::Release;
 
 impl Turn<'_> {
-    /// The switch itself comes with the next release: until then the node runs as it did.
-    pub(super) fn adopt(&mut self, release: Release, by: &str) -> Result<(), Refusal> {
+    /// The switch itself comes with the next release: until then the node runs as it did. Where the
+    /// record orders another release for the node already, as on a host that was replaced, it follows
+    /// at once, so that has to be asked for.
+    pub(super) fn adopt(
+        &mut self,
+        release: Release,
+        by: &str,
+        may_switch: bool,
+    ) -> Result<(), Refusal> {
         self.check_free()?;
         match self.node.phase.running() {
             Some(running) if *self.release_of(running) == release => return Ok(()),
@@ -23,10 +30,12 @@ impl Turn<'_> {
         let ordered = self.node.register.decided.as_ref();
         if let Some(ordered) = ordered.and_then(|record| record.release_for(&self.context.name))
             && *ordered != release
+            && !may_switch
         {
             let text = format!(
-                "the mesh has decided on {ordered} for this node, and would switch to it at once: \
-                 bring the host to that build by hand first, or roll it out"
+                "the mesh has decided on {ordered} for this node, which would follow at once: \
+                 `cbctl node adopt --switch` takes over what runs and lets it, and the service stops \
+                 for a moment"
             );
             return Err(Refusal::Unknown(text));
         }
@@ -40,6 +49,9 @@ impl Turn<'_> {
         self.node.phase = Phase::Steady {
             running: Some(number),
         };
+        // What failed, or was not to be tried, failed on a node that was not the agent's.
+        self.node.held = None;
+        self.node.fetch_retry = None;
         let release = self.release_of(number).clone();
         self.say(
             "adopted",

@@ -2,10 +2,9 @@
 
 use super::Turn;
 use crate::generation::GenerationNumber;
-use crate::id::NodeName;
 use crate::node::{Lease, Prepare, ProposalKind, ROLLOUTS_MAX, Refusal, RolloutEntry};
 use crate::phase::{CauseKind, Phase, Purpose, Switch, SwitchStep};
-use crate::register::{Answer, Epoch, EpochRefusal, Record, Revocations, merge_revocations};
+use crate::register::{Answer, Epoch, EpochRefusal};
 use crate::release::Release;
 
 impl Turn<'_> {
@@ -19,8 +18,13 @@ impl Turn<'_> {
         if repeated && self.node.register.promised == prepare.epoch {
             return Ok(());
         }
-        if prepare.kind == ProposalKind::Rollout {
+        self.check_memory()?;
+        if matches!(prepare.kind, ProposalKind::Rollout | ProposalKind::Amend) {
             self.check_free()?;
+        }
+        if prepare.kind == ProposalKind::Rollout {
+            self.check_frozen()?;
+            self.check_alarms()?;
         }
         if let Some(reason) = prepare
             .next
@@ -228,77 +232,6 @@ impl Turn<'_> {
         }
     }
 
-    /// Rule 6. The own vote is heard like any other: in a mesh of one it decides.
-    pub(super) fn vote(&mut self, record: &Record) -> Result<(), Refusal> {
-        let known = self.node.register.votes.contains_key(&record.epoch);
-        self.node.register.vote(record, &self.context.voters)?;
-        if !known && record.epoch > self.node.register.decided_epoch() {
-            self.say_of(
-                "voted",
-                record.epoch,
-                format!("voted for {}", record_words(record, self.context)),
-            );
-        }
-        self.hear(&self.context.name.clone(), record);
-        Ok(())
-    }
-
-    pub(super) fn hear(&mut self, voter: &NodeName, record: &Record) {
-        if record.voters == self.context.voters && self.node.register.hear(voter, record) {
-            self.say_decided(record);
-        }
-    }
-
-    /// Rules 7 and 8: a decided record arrives.
-    pub(super) fn learn(&mut self, record: &Record) {
-        if self.node.register.learn(record) {
-            self.say_decided(record);
-        }
-    }
-
-    fn say_decided(&mut self, record: &Record) {
-        self.say_of(
-            "decided",
-            record.epoch,
-            format!("decided: {}", record_words(record, self.context)),
-        );
-        for reason in record.revokes.values() {
-            self.say_of(
-                "revoked",
-                record.epoch,
-                format!("a build is revoked: {reason}"),
-            );
-        }
-        for entry in &mut self.node.rollouts {
-            if entry.outcome.is_none() && entry.epoch <= record.epoch {
-                let committed = entry.epoch == record.epoch;
-                let outcome = if committed {
-                    "committed".into()
-                } else {
-                    format!("superseded by epoch {}", record.epoch)
-                };
-                entry.outcome = Some(outcome);
-            }
-        }
-        if self
-            .node
-            .lease
-            .as_ref()
-            .is_some_and(|lease| lease.epoch <= record.epoch)
-        {
-            self.node.lease = None;
-        }
-    }
-
-    pub(super) fn hear_revocations(&mut self, revocations: &Revocations) {
-        if merge_revocations(&mut self.node.register.revocations, revocations) {
-            self.say(
-                "revocations_heard",
-                "a peer knew of a revocation that was news here",
-            );
-        }
-    }
-
     /// The client orders the way back; it knows that no record of this epoch or an earlier
     /// undecided one will be decided. A confirmed node refuses (rule 8).
     pub(super) fn order_revert(&mut self, epoch: Epoch, cause: &str) -> Result<(), Refusal> {
@@ -313,7 +246,7 @@ impl Turn<'_> {
                 .node
                 .history
                 .get(running)
-                .and_then(|generation| generation.committed)
+                .and_then(crate::generation::Generation::confirmed)
             && epoch <= committed
         {
             return Err(Refusal::Confirmed {
@@ -379,9 +312,13 @@ impl Turn<'_> {
     }
 
     /// Rule 9, the side of the one that is asked.
-    pub(super) fn answer(&mut self, epoch: Epoch) -> Answer {
+    pub(super) fn answer(&mut self, epoch: Epoch) -> Result<Answer, Refusal> {
         let known = self.node.register.check_open(epoch).is_err();
         let answer = self.node.register.answer(epoch);
+        // Rule 16: what was forgotten was perhaps voted for.
+        let Some(answer) = answer.filter(|answer| *answer != Answer::No || self.is_sound()) else {
+            return Err(Refusal::Forgotten(epoch));
+        };
         if answer == Answer::No && !known {
             self.say_of(
                 "sealed",
@@ -389,7 +326,7 @@ impl Turn<'_> {
                 "told a peer that this agent never votes for it",
             );
         }
-        answer
+        Ok(answer)
     }
 
     /// A person asks for a snapshot to be restored.
@@ -416,16 +353,4 @@ impl Turn<'_> {
         );
         Ok(())
     }
-}
-
-fn record_words(record: &Record, context: &crate::node::Context) -> String {
-    let what = record.release_for(&context.name);
-    let what = what.map_or_else(
-        || "nothing new for this node".to_owned(),
-        ToString::to_string,
-    );
-    format!(
-        "{what}, proposed by {} ({})",
-        record.proposed_by, record.reason
-    )
 }

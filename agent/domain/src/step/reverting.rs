@@ -54,7 +54,7 @@ impl Turn<'_> {
         if let (true, Some(epoch)) = (rollout, epoch) {
             self.close(epoch, &text);
         }
-        let to = self.choose_fallback(from, left);
+        let to = self.choose_fallback(from, left, kind);
         let cause = Cause { kind, text };
         self.node.phase = Phase::Reverting(Revert {
             from,
@@ -83,11 +83,19 @@ impl Turn<'_> {
     }
 
     /// Rule 11: only a committed, unrevoked generation, best the one that the record orders.
-    fn choose_fallback(&self, from: Fallback, left: GenerationNumber) -> Option<Fallback> {
+    /// What a trigger made the node leave is no way back, whatever the record orders.
+    fn choose_fallback(
+        &self,
+        from: Fallback,
+        left: GenerationNumber,
+        kind: CauseKind,
+    ) -> Option<Fallback> {
+        let triggered = kind == CauseKind::Triggered;
         let usable = |number: &GenerationNumber| {
             self.node.history.get(*number).is_some_and(|generation| {
-                generation.committed.is_some()
+                generation.confirmed().is_some()
                     && *number != left
+                    && !(triggered && generation.release == *self.release_of(left))
                     && self
                         .node
                         .register
@@ -123,6 +131,7 @@ impl Turn<'_> {
 
     pub(super) fn revert_step_done(&mut self, revert: Revert) {
         let next = match revert.at {
+            RevertStep::Drain => RevertStep::Stop,
             RevertStep::Stop if revert.restore.is_some() => RevertStep::Restore,
             RevertStep::Stop => RevertStep::Point,
             RevertStep::Restore => {
@@ -154,7 +163,7 @@ impl Turn<'_> {
         };
         if matches!(at, RevertStep::Point | RevertStep::Start) {
             // A revocation may have come in since the way back was chosen.
-            let to = self.choose_fallback(revert.from, revert.left);
+            let to = self.choose_fallback(revert.from, revert.left, revert.cause.kind);
             // The earlier choice may run already, where only its check has failed.
             revert.at = if to == revert.to {
                 at
@@ -178,6 +187,7 @@ impl Turn<'_> {
         left: GenerationNumber,
     ) {
         match (at, to, restore) {
+            (RevertStep::Drain, _, _) => self.order(Effect::Drain),
             (RevertStep::Stop, _, _) => self.order(Effect::Stop),
             (RevertStep::Restore, _, Some(snapshot)) => {
                 self.order(Effect::Restore(
@@ -273,6 +283,10 @@ impl Turn<'_> {
     }
 
     pub(super) fn revert_step_failed(&mut self, mut revert: Revert, error: &str) {
+        // The way back can do without; the journal has the error.
+        if revert.at == RevertStep::Drain {
+            return self.enter_revert_step(RevertStep::Stop);
+        }
         revert.failures += 1;
         if revert.failures >= REVERT_TRIES {
             return self.stuck(error);

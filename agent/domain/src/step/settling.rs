@@ -5,9 +5,9 @@ use crate::generation::{Fallback, GenerationNumber};
 use crate::id::NodeName;
 use crate::node::{Action, Bake, Held};
 use crate::phase::{Asking, CauseKind, Phase, Probation, Purpose, SwitchStep};
-use crate::register::{Answer, Epoch, Record, is_majority};
+use crate::register::{Answer, Epoch, Record, is_majority_of};
 use crate::release::Release;
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 impl Turn<'_> {
     pub(super) fn tick(&mut self) {
@@ -39,10 +39,13 @@ impl Turn<'_> {
             if bake.until.boot != self.now.boot {
                 let until = self.now.deadline(bake.length_ms);
                 self.node.bake = Some(Bake { until, ..bake });
-            } else if bake.until.passed(self.now) {
+            } else if bake.until.passed(self.now) && !bake.unclean {
                 self.bake_ended(bake.generation);
             }
         }
+        self.end_own_rollback();
+        self.prove_memory();
+        self.recover_if_due();
         self.restart_if_due();
     }
 
@@ -50,10 +53,10 @@ impl Turn<'_> {
     fn begin_asking(&mut self, mut probation: Probation) {
         let epoch = probation.epoch;
         let own = self.node.register.answer(epoch);
-        let mut answers = BTreeMap::new();
-        if self.context.voters.contains(&self.context.name) {
-            answers.insert(self.context.name.clone(), own);
-        }
+        // Rule 16: an own vote may be among what was forgotten.
+        let own = own.filter(|own| *own != Answer::No || self.is_sound());
+        let answers = own.map(|own| (self.context.name.clone(), own));
+        let answers = answers.into_iter().collect();
         let until = self.now.deadline(self.context.ask_limit_ms);
         probation.asking = Some(Asking { until, answers });
         self.node.phase = Phase::Probation(probation);
@@ -61,7 +64,10 @@ impl Turn<'_> {
             "probation_ended",
             "its client did not come back: asking the voters whether it was decided",
         );
-        self.actions.push(Action::AskVoters(epoch));
+        let electorates = self.node.register.electorates(&self.context.voters);
+        let mut asked: BTreeSet<NodeName> = electorates.into_iter().flatten().collect();
+        asked.remove(&self.context.name);
+        self.actions.push(Action::AskVoters(epoch, asked));
         self.count_answers();
     }
 
@@ -78,7 +84,6 @@ impl Turn<'_> {
         if let Phase::Probation(probation) = &mut self.node.phase
             && probation.epoch == epoch
             && let Some(asking) = &mut probation.asking
-            && self.context.voters.contains(&voter)
         {
             asking.answers.insert(voter, answer);
             self.count_answers();
@@ -95,16 +100,17 @@ impl Turn<'_> {
         if self.node.register.decided_epoch() >= probation.epoch {
             return;
         }
-        let voters = self.context.voters.len();
-        let no = asking
-            .answers
-            .values()
-            .filter(|answer| **answer == Answer::No)
-            .count();
-        if is_majority(no, voters) {
+        // Where a change of voters is under way, it is not known who decides: both sets have to say no.
+        let electorates = self.node.register.electorates(&self.context.voters);
+        let no =
+            |(node, answer): (&NodeName, &Answer)| (*answer == Answer::No).then(|| node.clone());
+        let no: BTreeSet<NodeName> = asking.answers.iter().filter_map(no).collect();
+        let mut asked = electorates.iter().flatten();
+        let all_answered = asked.all(|voter| asking.answers.contains_key(voter));
+        if electorates.iter().all(|voters| is_majority_of(&no, voters)) {
             let text = "probation ended without a decision: aborted".to_owned();
             self.begin_revert(CauseKind::Aborted, text);
-        } else if asking.answers.len() == voters {
+        } else if all_answered {
             let text =
                 "probation ended, and the voters' answers do not settle it: in doubt".to_owned();
             self.begin_revert(CauseKind::InDoubt, text);
@@ -134,6 +140,7 @@ impl Turn<'_> {
         let Some(target) = record.release_for(&self.context.name).cloned() else {
             return;
         };
+        self.hold_back(&record, &target);
         match self.node.phase.clone() {
             Phase::Probation(probation) if record.epoch >= probation.epoch => {
                 self.settle_probation(&probation, &record, target);
@@ -195,7 +202,7 @@ impl Turn<'_> {
                 .node
                 .history
                 .get(running)
-                .and_then(|generation| generation.committed);
+                .and_then(crate::generation::Generation::confirmed);
             if committed.is_none_or(|committed| committed < record.epoch) {
                 self.commit(running, record);
             }
@@ -273,7 +280,7 @@ impl Turn<'_> {
     /// `target` left the database.
     fn snapshot_to_restore(&self, target: &Release) -> Option<String> {
         let committed =
-            |g: &&crate::generation::Generation| g.committed.is_some() && g.release == *target;
+            |g: &&crate::generation::Generation| g.confirmed().is_some() && g.release == *target;
         let last = self.node.history.iter().rev().find(committed)?.number;
         let next = self
             .node
@@ -288,9 +295,13 @@ impl Turn<'_> {
         let bake_ms = self.bake_ms(record.epoch);
         let mut first = false;
         if let Some(generation) = self.node.history.get_mut(number) {
-            first = generation.committed.is_none();
-            generation.committed = Some(record.epoch);
             generation.reverted = None;
+            if record.forced {
+                generation.forced = Some(record.epoch);
+            } else {
+                first = generation.committed.is_none();
+                generation.committed = Some(record.epoch);
+            }
         }
         if self
             .node
@@ -301,6 +312,11 @@ impl Turn<'_> {
             self.node.held = None;
         }
         self.node.fetch_retry = None;
+        self.set_guard(first, record);
+        if record.forced {
+            let text = format!("generation {number} runs by force, not committed");
+            return self.say_of("forced_on", record.epoch, text);
+        }
         self.say_of(
             "committed",
             record.epoch,
@@ -314,6 +330,7 @@ impl Turn<'_> {
                 generation: number,
                 length_ms: bake_ms,
                 until,
+                unclean: false,
             });
         }
     }

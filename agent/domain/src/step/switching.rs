@@ -232,6 +232,7 @@ impl Turn<'_> {
             && let Some(generation) = self.node.history.get_mut(switch.to)
         {
             generation.committed = from.as_ref().and_then(|from| from.committed);
+            generation.forced = from.as_ref().and_then(|from| from.forced);
             generation.known_good = from.is_some_and(|from| from.known_good);
         }
         if switch.restore.is_some() {
@@ -300,7 +301,11 @@ impl Turn<'_> {
             generation.reverted = Some(cause.to_owned());
         }
         // A revert by timer, by order or by a later record sets no hold (rule 10).
-        if let (CauseKind::StepFailed | CauseKind::CheckFailed, Some(epoch)) = (kind, epoch) {
+        let failed = matches!(
+            kind,
+            CauseKind::StepFailed | CauseKind::CheckFailed | CauseKind::Triggered
+        );
+        if let (true, Some(epoch)) = (failed, epoch) {
             self.node.held = Some(Held {
                 epoch,
                 cause: cause.to_owned(),

@@ -1,16 +1,22 @@
 //! The rules, one by one: from a state, through events, to what the node shows after each.
 
 mod hosts;
+mod stops;
+mod triggers;
+mod voters;
+mod ways_back;
 
 use super::step;
 use crate::build::{BuildRef, Digest};
 use crate::generation::Fallback;
 use crate::id::NodeName;
-use crate::node::{Action, Context, Effect, Event, Node, Prepare, ProposalKind, Reply};
+use crate::node::{Action, Context, Effect, Event, Node, Prepare, ProposalKind, Refusal, Reply};
 use crate::phase::{CauseKind, Phase};
 use crate::register::{Answer, Epoch, Record, RecordKind, Revocation, Revocations};
 use crate::release::Release;
+use crate::starts::Memory;
 use crate::time::{BootId, Now};
+use crate::trigger::Policy;
 use std::collections::{BTreeMap, BTreeSet};
 
 const LEASE_MS: u64 = 60_000;
@@ -37,7 +43,10 @@ fn record(counter: u64, version: u64) -> Record {
         release: Some(release(version)),
         exceptions: BTreeMap::new(),
         voters: ["a", "b", "c"].map(name).into(),
+        previous: None,
+        forced: false,
         revokes: BTreeMap::new(),
+        lifts: BTreeMap::new(),
         restores: BTreeSet::new(),
         proposed_by: "ana".into(),
         reason: "a test".into(),
@@ -148,6 +157,11 @@ struct Bench {
     node: Node,
     since_boot_ms: u64,
     boot: u64,
+    /// Whether a voter tells at once, after each start, that it remembers this node as it is.
+    remembered: bool,
+    policy: Policy,
+    /// The kinds of all journal entries.
+    told: Vec<&'static str>,
 }
 
 impl Bench {
@@ -156,6 +170,31 @@ impl Bench {
             node: Node::default(),
             since_boot_ms: 1_000,
             boot: 1,
+            remembered: true,
+            policy: Policy::default(),
+            told: Vec::new(),
+        }
+    }
+
+    /// How many journal entries of a kind there are.
+    fn told(&self, kind: &str) -> usize {
+        self.told.iter().filter(|one| **one == kind).count()
+    }
+
+    fn now(&self) -> Now {
+        Now {
+            boot: BootId(format!("boot {}", self.boot)),
+            since_boot_ms: self.since_boot_ms,
+            wall_ms: i64::try_from(self.since_boot_ms).expect("a test's time"),
+        }
+    }
+
+    fn context(&self) -> Context {
+        Context {
+            name: name("a"),
+            voters: ["a", "b", "c"].map(name).into(),
+            ask_limit_ms: 5_000,
+            policy: self.policy.clone(),
         }
     }
 
@@ -179,28 +218,26 @@ impl Bench {
                 Event::Started {
                     node_runs: !host,
                     wait_ms: 0,
+                    nonce: self.since_boot_ms,
                 }
             }
         };
-        let now = Now {
-            boot: BootId(format!("boot {}", self.boot)),
-            since_boot_ms: self.since_boot_ms,
-            wall_ms: 0,
-        };
-        let context = Context {
-            name: name("a"),
-            voters: ["a", "b", "c"].map(name).into(),
-            ask_limit_ms: 5_000,
-        };
+        let (now, context) = (self.now(), self.context());
+        let started = matches!(event, Event::Started { .. });
         let taken = match step(&context, &self.node, event, &now) {
             Ok(taken) => taken,
             Err(refusal) => return format!("refused {}", refusal.word()),
         };
         self.node = taken.node;
+        self.told
+            .extend(taken.entries.iter().map(|entry| entry.kind));
+        if started && self.remembered {
+            self.node.starts.memory = Memory::Sound;
+        }
         let asks = taken
             .actions
             .iter()
-            .any(|action| matches!(action, Action::AskVoters(_)));
+            .any(|action| matches!(action, Action::AskVoters(..)));
         let answer = match taken.reply {
             Reply::Answer(answer) => format!(", answers {answer:?}").to_lowercase(),
             Reply::Ok => String::new(),
@@ -210,6 +247,11 @@ impl Bench {
             shown(&self.node),
             if asks { ", asks" } else { "" }
         )
+    }
+
+    /// What refuses an event now.
+    fn refusal(&self, event: Event) -> Option<Refusal> {
+        step(&self.context(), &self.node, event, &self.now()).err()
     }
 
     fn after(mut self, events: impl IntoIterator<Item = At>) -> Self {
@@ -238,6 +280,7 @@ fn shown(node: &Node) -> String {
         Effect::Restore(..) => " restore",
         Effect::Point(_) => " point",
         Effect::Start => " start",
+        Effect::Restart => " restart",
         Effect::Check => " check",
     });
     format!("{phase}{}", effect.unwrap_or_default())

@@ -10,7 +10,7 @@ use super::error::WireError;
 use super::link::{Link, LinkError, Received};
 use super::messages::{
     ChainRange, ChangeSet, Clock, Empty, GetChainRange, HandshakeRequest, HandshakeResponse,
-    NodeStatusResponse, PullChanges, VectorClockResponse, kind, to_domain,
+    NodeStatusResponse, PullChanges, VectorClockResponse, first_fields, kind, to_domain,
 };
 use super::options::{Security, WireOptions};
 use cbddc_domain::hlc::{Hlc, VectorClock};
@@ -19,6 +19,18 @@ use prost::Message;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::TcpStream;
+
+/// The most events of one answer. The oplog of a busy day; who needs more asks from a later moment on.
+pub const EVENTS_MAX: usize = 500_000;
+
+/// An event of the shortest names has some 40 bytes; fewer on average, and it is none.
+const EVENT_BYTES_MIN: usize = 24;
+
+/// So many are taken whatever they are.
+const EVENTS_ANYHOW: usize = 1000;
+
+/// The most bytes of an answer that lists no events: clocks of a thousand origins have a tenth of it.
+pub const SMALL_BYTES_MAX: usize = 1 << 20;
 
 /// A connection to one node.
 #[derive(Debug)]
@@ -250,11 +262,29 @@ impl WireClient {
                 got: received.kind,
             });
         }
+        check_size(step, &received)?;
         let answer = received
             .decode()
             .map_err(|source| WireError::Exchange { step, source })?;
         self.link = Some(link);
         Ok(answer)
+    }
+}
+
+/// A decoded message takes far more memory than its bytes: an event of two bytes becomes one of 250.
+/// So what would be too much is refused before it is decoded.
+fn check_size(step: &'static str, received: &Received) -> Result<(), WireError> {
+    let (what, count, most) = match received.kind {
+        kind::CHANGE_SET | kind::CHAIN_RANGE => {
+            let payload = &received.payload;
+            let most = EVENTS_MAX.min(EVENTS_ANYHOW + payload.len() / EVENT_BYTES_MIN);
+            ("events", first_fields(payload, most), most)
+        }
+        _ => ("bytes", received.payload.len(), SMALL_BYTES_MAX),
+    };
+    match count <= most {
+        true => Ok(()),
+        false => Err(WireError::TooMuch { step, what, most }),
     }
 }
 

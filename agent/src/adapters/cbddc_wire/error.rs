@@ -54,6 +54,16 @@ pub enum WireError {
         /// The type that came.
         got: u8,
     },
+    /// The answer holds more than any node has to say.
+    #[error("{step}: the node answered with more than {most} {what}")]
+    TooMuch {
+        /// What was asked.
+        step: &'static str,
+        /// Of what there is too much.
+        what: &'static str,
+        /// How much is taken.
+        most: usize,
+    },
     /// An event of the answer makes no sense.
     #[error("{step}: an event cannot be read")]
     Event {

@@ -340,3 +340,20 @@ impl From<Clock> for Hlc {
         }
     }
 }
+
+/// How many fields with number 1 an encoded message has, counted to one above `most`. What cannot be
+/// read ends the count: decoding says why.
+pub fn first_fields(mut bytes: &[u8], most: usize) -> usize {
+    use prost::encoding::{DecodeContext, decode_key, skip_field};
+    let mut count = 0;
+    while !bytes.is_empty() && count <= most {
+        let Ok((tag, wire_type)) = decode_key(&mut bytes) else {
+            break;
+        };
+        count += usize::from(tag == 1);
+        if skip_field(wire_type, tag, &mut bytes, DecodeContext::default()).is_err() {
+            break;
+        }
+    }
+    count
+}

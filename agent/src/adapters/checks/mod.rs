@@ -1,19 +1,25 @@
-//! The checks of one node: process, port, `/health` and host, all at once, each within a limit of its
-//! own. What they are worth is decided in `cbddc_domain::health`.
+//! The checks of one node, each within a limit of its own. What they are worth is decided in
+//! `cbddc_domain::health`, when they run in the monitor.
 
+mod database;
+mod exec;
+mod host;
 mod reply;
+mod unit;
 
+pub use database::{DatabaseCheck, DatabaseSettings};
+pub use exec::ExecSettings;
+pub use host::HostSettings;
 pub use reply::read_reply;
+pub use unit::UnitCheck;
 
-use crate::adapters::host::{self, HostError};
-use crate::adapters::http::{self, HttpAddress};
+use crate::adapters::http::{self, HttpTarget};
+use crate::adapters::node_protocol::NodeProtocol;
 use crate::error_chain;
-use crate::ports::{Supervisor, UnitState};
-use cbddc_domain::health::{Check, Measurement, Status, judge_reply};
+use crate::ports::Supervisor;
+use cbddc_domain::health::{Check, Measurement, Perf, Policy, Severity, Status, judge_reply};
 use std::future::Future;
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
@@ -21,18 +27,84 @@ use tokio::time::{Instant, timeout};
 /// The limit of each check where nothing else is configured.
 pub const CHECK_LIMIT_DEFAULT: Duration = Duration::from_secs(2);
 
-/// When the host counts as short of something. It never counts as worse than degraded: another
-/// release would find the same host.
-#[derive(Debug, Clone, PartialEq)]
-pub struct HostSettings {
-    /// A path on the file system that has the node's data.
-    pub data_dir: PathBuf,
-    /// Free bytes on it below which the host is degraded.
-    pub min_free_disk_bytes: u64,
-    /// Available bytes of memory below which the host is degraded; 0 switches this off.
-    pub min_available_memory_bytes: u64,
-    /// Load per CPU above which the host is degraded, where this is looked at.
-    pub max_load_per_cpu: Option<f64>,
+/// How much later than the check itself its backstop ends it: a check that knows its limit says
+/// better what it has waited for.
+const BACKSTOP: Duration = Duration::from_millis(200);
+
+/// What a check asks.
+pub enum Probe {
+    /// Whether the node's process runs.
+    Unit(UnitCheck),
+    /// Whether a port accepts connections, `HOST:PORT`.
+    Tcp(String),
+    /// What a health page says.
+    Http(HttpTarget),
+    /// Whether the node speaks CBDDC and knows its peers.
+    Cbddc(Arc<NodeProtocol>),
+    /// Whether a database can be read and is sound.
+    Database(Arc<DatabaseCheck>),
+    /// Whether the host has room.
+    Host(HostSettings),
+    /// What a program says.
+    Exec(ExecSettings),
+}
+
+/// A check, and its newest result where a run is costly.
+pub struct NodeCheck {
+    policy: Policy,
+    probe: Probe,
+    newest: Mutex<Option<(Instant, Measurement)>>,
+}
+
+impl NodeCheck {
+    /// Nothing was measured yet.
+    pub fn new(policy: Policy, probe: Probe) -> Self {
+        Self {
+            policy,
+            probe,
+            newest: Mutex::default(),
+        }
+    }
+
+    fn limit(&self) -> Duration {
+        Duration::from_millis(self.policy.timeout_ms)
+    }
+
+    async fn run(&self, supervisor: &dyn Supervisor) -> Measurement {
+        let limit = self.limit();
+        let kind = self.policy.kind;
+        let mut measurement = match &self.probe {
+            Probe::Unit(unit) => measured(kind, limit, unit.look(supervisor)).await,
+            Probe::Tcp(address) => measured(kind, limit, tcp(address)).await,
+            Probe::Http(target) => measured(kind, limit + BACKSTOP, http(target, limit)).await,
+            Probe::Cbddc(protocol) => protocol.measure(supervisor).await,
+            Probe::Database(database) => {
+                measured(kind, limit, database.clone().look(supervisor, limit)).await
+            }
+            Probe::Host(settings) => {
+                measured(kind, limit, host::host(settings.clone(), supervisor)).await
+            }
+            Probe::Exec(settings) => {
+                measured(kind, limit + BACKSTOP, exec::exec(settings, limit)).await
+            }
+        };
+        measurement.name = self.policy.name.clone();
+        measurement.severity = self.policy.severity;
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        *newest = Some((Instant::now(), measurement.clone()));
+        measurement
+    }
+
+    /// A program's result that was good and is not older than the pause between its runs.
+    fn recent(&self) -> Option<Measurement> {
+        let interval = Duration::from_millis(self.policy.interval_ms);
+        let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let (when, measurement) = newest.as_ref()?;
+        let holds = self.policy.kind == Check::Exec
+            && measurement.status.is_acceptable()
+            && when.elapsed() < interval;
+        holds.then(|| measurement.clone())
+    }
 }
 
 /// The checks of one node.
@@ -40,93 +112,112 @@ pub struct HostSettings {
 pub struct NodeChecks {
     /// Knows the node's process.
     pub supervisor: Arc<dyn Supervisor>,
-    /// Where the node listens, if that is to be checked.
-    pub tcp: Option<SocketAddr>,
-    /// Where the node tells its health, if it does.
-    pub http: Option<HttpAddress>,
-    /// What is looked at on the host, if anything.
-    pub host: Option<HostSettings>,
-    /// How long each check may take.
-    pub limit: Duration,
+    /// The checks, in the order in which they are shown.
+    pub checks: Arc<Vec<NodeCheck>>,
 }
 
 impl NodeChecks {
-    /// Measures everything that is configured, all at once; takes at most about `limit`, whatever
-    /// hangs. Always in the order unit, tcp, http, host. Other checks, run through [`measured`] at the
-    /// same time, may be appended.
+    /// How each is run and judged.
+    pub fn policies(&self) -> Vec<Policy> {
+        let policies = self.checks.iter().map(|check| check.policy.clone());
+        policies.collect()
+    }
+
+    /// Runs one, by its place.
+    ///
+    /// # Panics
+    /// When there is no such check.
+    pub async fn measure_one(&self, check: usize) -> Measurement {
+        self.checks[check].run(&*self.supervisor).await
+    }
+
+    /// Runs all, all at once, in their order; takes as long as the slowest. A program that was
+    /// content not long ago is not run again.
     pub async fn measure(&self) -> Vec<Measurement> {
-        let (unit, tcp, http, host) = tokio::join!(
-            measured(Check::Unit, self.limit, unit(&*self.supervisor)),
-            optional(
-                self.tcp
-                    .map(|address| measured(Check::Tcp, self.limit, tcp(address)))
-            ),
-            // The HTTP client tells by itself how far it came; the outer limit only backs it up.
-            optional(self.http.as_ref().map(|address| measured(
-                Check::Http,
-                self.limit,
-                http(address, self.limit)
-            ))),
-            optional(self.host.clone().map(|settings| measured(
-                Check::Host,
-                self.limit,
-                host(settings)
-            ))),
-        );
-        [Some(unit), tcp, http, host]
-            .into_iter()
-            .flatten()
-            .collect()
+        let runs = (0..self.checks.len()).map(|index| {
+            let all = self.clone();
+            async move {
+                match all.checks[index].recent() {
+                    Some(measurement) => measurement,
+                    None => all.measure_one(index).await,
+                }
+            }
+        });
+        join_all(runs).await
+    }
+}
+
+/// Runs futures at once in this task, and returns what they return, in their order.
+async fn join_all<T>(runs: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
+    let mut open: Vec<_> = runs.map(|run| (Box::pin(run), None)).collect();
+    std::future::poll_fn(|context| {
+        let mut waiting = false;
+        for (run, result) in &mut open {
+            if result.is_none() {
+                match run.as_mut().poll(context) {
+                    std::task::Poll::Ready(done) => *result = Some(done),
+                    std::task::Poll::Pending => waiting = true,
+                }
+            }
+        }
+        if waiting {
+            std::task::Poll::Pending
+        } else {
+            std::task::Poll::Ready(())
+        }
+    })
+    .await;
+    open.into_iter().filter_map(|(_, result)| result).collect()
+}
+
+/// What one run of a check found.
+#[derive(Debug, Clone)]
+pub struct Finding {
+    /// What it showed.
+    pub status: Status,
+    /// The same in a sentence.
+    pub detail: String,
+    /// Figures that came with it.
+    pub figures: Vec<Perf>,
+}
+
+impl From<(Status, String)> for Finding {
+    fn from((status, detail): (Status, String)) -> Self {
+        Self {
+            status,
+            detail,
+            figures: Vec::new(),
+        }
     }
 }
 
 /// Runs one check within a limit; one that hangs is unhealthy, because what it asks does not answer.
-pub async fn measured(
+pub async fn measured<F: Into<Finding>>(
     check: Check,
     limit: Duration,
-    work: impl Future<Output = (Status, String)>,
+    work: impl Future<Output = F>,
 ) -> Measurement {
     let began = Instant::now();
-    let (status, detail) = match timeout(limit, work).await {
-        Ok(outcome) => outcome,
-        Err(_) => (
+    let finding = match timeout(limit, work).await {
+        Ok(outcome) => outcome.into(),
+        Err(_) => Finding::from((
             Status::Unhealthy,
             format!("no answer within {} ms", limit.as_millis()),
-        ),
+        )),
     };
     let took_ms = began.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
     Measurement {
         check,
-        status,
-        detail,
+        name: check.as_str().to_owned(),
+        severity: Severity::Critical,
+        status: finding.status,
+        detail: finding.detail,
         took_ms,
+        figures: finding.figures,
     }
 }
 
-async fn optional<T>(work: Option<impl Future<Output = T>>) -> Option<T> {
-    match work {
-        Some(work) => Some(work.await),
-        None => None,
-    }
-}
-
-async fn unit(supervisor: &dyn Supervisor) -> (Status, String) {
-    match supervisor.state().await {
-        Ok(UnitState::Running { pid, .. }) => (Status::Healthy, format!("runs as process {pid}")),
-        Ok(UnitState::Stopped {
-            last_exit: Some(words),
-        }) => (
-            Status::Unhealthy,
-            format!("does not run; it ended with: {words}"),
-        ),
-        Ok(UnitState::Stopped { last_exit: None }) => {
-            (Status::Unhealthy, "does not run".to_owned())
-        }
-        Err(error) => (Status::Unknown, error.to_string()),
-    }
-}
-
-async fn tcp(address: SocketAddr) -> (Status, String) {
+async fn tcp(address: &str) -> (Status, String) {
     match TcpStream::connect(address).await {
         Ok(_) => (Status::Healthy, format!("{address} accepts connections")),
         Err(error) => (
@@ -136,74 +227,22 @@ async fn tcp(address: SocketAddr) -> (Status, String) {
     }
 }
 
-async fn http(address: &HttpAddress, limit: Duration) -> (Status, String) {
-    match http::get(address, limit).await {
+async fn http(target: &HttpTarget, limit: Duration) -> (Status, String) {
+    match http::get(target, limit).await {
         Ok(answer) => judge_reply(&read_reply(answer)),
         Err(error) => (Status::Unhealthy, error_chain(&error)),
     }
 }
 
-async fn host(settings: HostSettings) -> (Status, String) {
-    // File systems can hang; that must not hold up the other tasks of this thread.
-    match tokio::task::spawn_blocking(move || host_now(&settings)).await {
-        Ok(outcome) => outcome,
-        Err(_) => (Status::Unknown, "the agent is shutting down".to_owned()),
+/// A figure of our own.
+fn figure(label: &str, value: u64, unit: &str) -> Perf {
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "figures are for people and graphs"
+    )]
+    Perf {
+        label: label.to_owned(),
+        value: value as f64,
+        unit: unit.to_owned(),
     }
-}
-
-fn host_now(settings: &HostSettings) -> (Status, String) {
-    match judge_host(settings) {
-        Ok(outcome) => outcome,
-        Err(error) => (Status::Unknown, error_chain(&error)),
-    }
-}
-
-fn judge_host(settings: &HostSettings) -> Result<(Status, String), HostError> {
-    let (disk, memory, load) = (
-        host::disk(&settings.data_dir)?,
-        host::memory()?,
-        host::load()?,
-    );
-    let mut short = Vec::new();
-    if disk.free_bytes < settings.min_free_disk_bytes {
-        let (free, wanted) = (
-            mebibytes(disk.free_bytes),
-            mebibytes(settings.min_free_disk_bytes),
-        );
-        short.push(format!(
-            "{free} MiB free of {wanted} MiB wanted on {}",
-            settings.data_dir.display()
-        ));
-    }
-    if memory.available_bytes < settings.min_available_memory_bytes {
-        let (free, wanted) = (
-            mebibytes(memory.available_bytes),
-            mebibytes(settings.min_available_memory_bytes),
-        );
-        short.push(format!(
-            "{free} MiB of memory available of {wanted} MiB wanted"
-        ));
-    }
-    if settings
-        .max_load_per_cpu
-        .is_some_and(|max| load.per_cpu() > max)
-    {
-        short.push(format!("load {:.1} on {} CPUs", load.one_minute, load.cpus));
-    }
-    if !short.is_empty() {
-        return Ok((Status::Degraded, short.join("; ")));
-    }
-    let (disk, memory) = (
-        mebibytes(disk.free_bytes),
-        mebibytes(memory.available_bytes),
-    );
-    let detail = format!(
-        "{disk} MiB of disk free, {memory} MiB of memory available, load {:.1}",
-        load.one_minute
-    );
-    Ok((Status::Healthy, detail))
-}
-
-fn mebibytes(bytes: u64) -> u64 {
-    bytes / (1024 * 1024)
 }

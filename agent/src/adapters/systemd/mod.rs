@@ -16,7 +16,7 @@ pub use error::{SystemdError, VERSION_MIN};
 
 use crate::adapters::builds::BuildStore;
 use crate::adapters::gate_files::write_permit;
-use crate::ports::{EffectError, Stop, Supervisor, UnitState};
+use crate::ports::{Care, EffectError, Stop, Supervisor, UnitState};
 use async_trait::async_trait;
 use bus::{Bus, JobEnd};
 use rustix::process::Signal;
@@ -274,5 +274,9 @@ impl Supervisor for SystemdSupervisor {
 
     async fn state(&self) -> Result<UnitState, EffectError> {
         Ok(self.status().await?.1.state())
+    }
+
+    async fn care(&self) -> Result<Option<Care>, EffectError> {
+        Ok(Some(self.status().await?.1.care()))
     }
 }

@@ -5,7 +5,7 @@
 
 use super::bus::JobEnd;
 use super::error::SystemdError;
-use crate::ports::{Stop, UnitState};
+use crate::ports::{Care, Stop, UnitState};
 use std::collections::HashMap;
 use std::time::Duration;
 use zbus::zvariant::OwnedValue;
@@ -29,6 +29,8 @@ pub(super) struct Status {
     pub(super) exit_status: i32,
     pub(super) started_us: u64,
     pub(super) start_timeout: Duration,
+    pub(super) restarts: u32,
+    pub(super) watchdog: Duration,
 }
 
 impl Status {
@@ -68,6 +70,11 @@ impl Status {
             exit_code: number("ExecMainCode").unwrap_or(0),
             exit_status: number("ExecMainStatus").unwrap_or(0),
             started_us: time("ExecMainStartTimestampMonotonic").unwrap_or(0),
+            restarts: service
+                .get("NRestarts")
+                .and_then(|value| value.downcast_ref::<u32>().ok())
+                .unwrap_or(0),
+            watchdog: Duration::from_micros(time("WatchdogUSec").unwrap_or(0)),
             start_timeout: Duration::from_micros(time("TimeoutStartUSec").unwrap_or(u64::MAX)),
         }
     }
@@ -98,6 +105,15 @@ impl Status {
                 pid,
                 started_ms: self.started_us / 1_000,
             },
+        }
+    }
+
+    /// What systemd does for the unit by itself. A watchdog that is off is zero, or endless.
+    pub(super) fn care(&self) -> Care {
+        let is_on = !self.watchdog.is_zero() && self.watchdog != Duration::from_micros(u64::MAX);
+        Care {
+            restarts: self.restarts,
+            watchdog: is_on.then_some(self.watchdog),
         }
     }
 

@@ -1,6 +1,8 @@
 //! Connections that have proved who they are, for tonic's server.
 
-use super::PeerIdentity;
+use super::room::{Place, Room};
+use super::{ConnectInfo, Shown, Tls};
+use cbddc_pki::certificate::facts;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -9,34 +11,63 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
-use tokio_rustls::TlsAcceptor;
+use tokio::sync::mpsc;
+use tokio::time::Sleep;
 use tokio_rustls::server;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::transport::server::Connected;
 
-/// The most handshakes at once; further connections wait in the kernel's queue. A mesh has fewer
-/// members and admins.
+/// The most handshakes at once; for a further connection, the oldest of the address with most of
+/// them ends. A mesh has fewer members and admins.
 pub const HANDSHAKES_MAX: usize = 256;
 /// How long a handshake may take.
 pub const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
 /// Pause after a failed accept, such as one without free file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Who is connected, in the extensions of every request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConnectInfo {
-    /// Who, as the certificate says.
-    pub peer: PeerIdentity,
-    /// From where; unset: from this host, through the socket.
-    pub address: Option<SocketAddr>,
-}
+/// The most connections at once of hosts without a certificate: they can only join, and a flood of
+/// them leaves room for members. A further one takes the place of another, as with handshakes.
+pub const STRANGERS_MAX: usize = 16;
+/// How long such a connection may last.
+const STRANGER_LIMIT: Duration = Duration::from_secs(15);
+/// How many bytes it may send: several attempts to join, and not calls without end.
+pub const STRANGER_BYTES_MAX: usize = 64 * 1024;
 
-/// A connection whose other end has proved who it is.
+/// A connection, and what its other end has proved.
 pub struct TlsStream {
     stream: server::TlsStream<TcpStream>,
     info: ConnectInfo,
+    stranger: Option<Stranger>,
+}
+
+/// A connection without a certificate: its place among few, and its end.
+struct Stranger {
+    _place: Place,
+    taken: Pin<Box<WaitForCancellationFutureOwned>>,
+    until: Pin<Box<Sleep>>,
+    bytes_left: usize,
+}
+
+impl Stranger {
+    fn new(place: Place) -> Self {
+        Self {
+            taken: Box::pin(place.taken.clone().cancelled_owned()),
+            _place: place,
+            until: Box::pin(tokio::time::sleep(STRANGER_LIMIT)),
+            bytes_left: STRANGER_BYTES_MAX,
+        }
+    }
+
+    /// Why it ends now, if it does.
+    fn ends(&mut self, context: &mut Context<'_>) -> Option<io::ErrorKind> {
+        if self.until.as_mut().poll(context).is_ready() {
+            return Some(io::ErrorKind::TimedOut);
+        }
+        let taken = self.taken.as_mut().poll(context).is_ready();
+        (taken || self.bytes_left == 0).then_some(io::ErrorKind::ConnectionAborted)
+    }
 }
 
 impl TlsStream {
@@ -60,26 +91,16 @@ impl Connected for TlsStream {
 /// when the stream is dropped. Must be called within a runtime.
 pub fn incoming(
     listener: TcpListener,
-    acceptor: TlsAcceptor,
-    mesh: &str,
+    tls: Tls,
 ) -> impl Stream<Item = io::Result<TlsStream>> + Send + use<> {
     let (ready, stream) = mpsc::channel(16);
-    tokio::spawn(accept(listener, acceptor, mesh.into(), ready));
+    tokio::spawn(accept(listener, tls, ready));
     ReceiverStream::new(stream)
 }
 
-async fn accept(
-    listener: TcpListener,
-    acceptor: TlsAcceptor,
-    mesh: Arc<str>,
-    ready: mpsc::Sender<io::Result<TlsStream>>,
-) {
-    let room = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+async fn accept(listener: TcpListener, tls: Tls, ready: mpsc::Sender<io::Result<TlsStream>>) {
+    let (room, strangers) = (Room::new(HANDSHAKES_MAX), Room::new(STRANGERS_MAX));
     loop {
-        // The semaphore is never closed, so waiting for it does not fail.
-        let Ok(permit) = Arc::clone(&room).acquire_owned().await else {
-            return;
-        };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = ready.closed() => return,
@@ -92,19 +113,24 @@ async fn accept(
                 continue;
             }
         };
-        let (acceptor, mesh, ready) = (acceptor.clone(), Arc::clone(&mesh), ready.clone());
+        let place = room.enter(address.ip());
+        let (tls, strangers, ready) = (tls.clone(), strangers.clone(), ready.clone());
         tokio::spawn(async move {
-            let shaken = tokio::time::timeout(
-                HANDSHAKE_LIMIT,
-                shake_hands(stream, address, &acceptor, &mesh),
-            );
-            match shaken.await {
+            let shaken = shake_hands(stream, address, &tls, &strangers);
+            let shaken = tokio::time::timeout(HANDSHAKE_LIMIT, shaken);
+            let shaken = tokio::select! {
+                shaken = shaken => shaken,
+                () = place.taken.cancelled() => {
+                    tracing::debug!(%address, "ended a handshake: another one needs its place");
+                    return;
+                }
+            };
+            match shaken {
                 // The server may be gone by now; then the connection just ends.
                 Ok(Ok(stream)) => drop(ready.send(Ok(stream)).await),
                 Ok(Err(error)) => tracing::info!(%address, %error, "refused a connection"),
                 Err(_) => tracing::info!(%address, "refused a connection: no handshake in time"),
             }
-            drop(permit);
         });
     }
 }
@@ -112,26 +138,37 @@ async fn accept(
 async fn shake_hands(
     stream: TcpStream,
     address: SocketAddr,
-    acceptor: &TlsAcceptor,
-    mesh: &str,
+    tls: &Tls,
+    strangers: &Room,
 ) -> io::Result<TlsStream> {
     stream.set_nodelay(true)?;
-    let stream = acceptor.accept(stream).await?;
+    let stream = tls.acceptor().accept(stream).await?;
     let refuse = |why: String| io::Error::new(io::ErrorKind::PermissionDenied, why);
-    let certificate = stream
-        .get_ref()
-        .1
-        .peer_certificates()
-        .and_then(<[_]>::first)
-        .ok_or_else(|| refuse("no certificate".to_owned()))?;
-    let peer = PeerIdentity::of(certificate, mesh)
-        .map_err(|found| refuse(format!("the certificate names {found}")))?;
+    let certificates = stream.get_ref().1.peer_certificates();
+    let (shown, stranger) = match certificates.and_then(<[_]>::first) {
+        Some(certificate) => {
+            let facts =
+                facts(certificate, tls.mesh()).map_err(|fault| refuse(fault.to_string()))?;
+            let chain = certificates.unwrap_or_default();
+            let shown = match tls.roots().vouch_for(chain, tls.mesh()) {
+                true => Shown::Certificate(Arc::new(facts)),
+                // The handshake let it in: it is a host's, of an authority that was replaced.
+                false => Shown::Former(Arc::new(facts)),
+            };
+            (shown, None)
+        }
+        None => {
+            let place = strangers.enter(address.ip());
+            (Shown::Nothing, Some(Stranger::new(place)))
+        }
+    };
     Ok(TlsStream {
         stream,
         info: ConnectInfo {
-            peer,
+            shown,
             address: Some(address),
         },
+        stranger,
     })
 }
 
@@ -141,7 +178,19 @@ impl AsyncRead for TlsStream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let Some(ends) = self.stranger.as_mut().map(|one| one.ends(context)) else {
+            return Pin::new(&mut self.stream).poll_read(context, buffer);
+        };
+        if let Some(why) = ends {
+            return Poll::Ready(Err(why.into()));
+        }
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if let Some(stranger) = &mut self.stranger {
+            let bytes = buffer.filled().len() - before;
+            stranger.bytes_left = stranger.bytes_left.saturating_sub(bytes);
+        }
+        read
     }
 }
 

@@ -1,28 +1,29 @@
 //! `cbctl mesh enrol`.
 
+mod admit;
 mod each;
+mod perform;
 mod show;
 mod targets;
 
-use super::{authority_certificate, cannot_issue, folder, mesh_text, store, with_address};
+use super::files::{folder, issuing, root_certificate, store, with_address};
 use crate::cli::{CommonArgs, EnrolArgs, Output};
 use crate::commands::confirm;
 use crate::context::{self, Context};
 use crate::enrol::brought::Brought;
-use crate::enrol::bundle::Bundle;
-use crate::enrol::deed::{Agent, DeedError};
+use crate::enrol::deed::DeedError;
 use crate::enrol::look::Look;
-use crate::enrol::plan::{Step, Wanted, plan};
+use crate::enrol::plan::{Step, Wanted, Way, plan};
 use crate::error::{CtlError, Exit, chain};
-use crate::pki::{Authority, Holder, Issued};
 use crate::render;
 use crate::tls;
+use admit::{Admission, first_issuer, way, with_issuer};
 use cbddc_domain::id::NodeName;
 use cbddc_domain::mesh::MeshFile;
+use cbddc_pki::authority::Issuing;
 use each::each;
+use perform::{admit, carry};
 use rustls::ClientConfig;
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject as _;
 use show::{EnrolJson, Row};
 use std::collections::BTreeSet;
 use std::io::IsTerminal as _;
@@ -38,12 +39,17 @@ struct Planned {
     look: Look,
     steps: Vec<Step>,
     config: Option<String>,
+    way: Way,
 }
 
 /// What all hosts share.
 struct Work {
-    authority: Authority,
-    ca: Vec<u8>,
+    /// Only for hosts to which keys are carried.
+    authority: Option<Issuing>,
+    dir: PathBuf,
+    /// Who admits the hosts that join by a token.
+    admission: Option<Admission>,
+    ca: String,
     mesh: MeshFile,
     tls: Arc<ClientConfig>,
     brought: Brought,
@@ -55,8 +61,10 @@ pub(super) fn run(arguments: &EnrolArgs, common: &CommonArgs) -> Result<Exit, Ct
     let known = context::read_mesh(&dir.join("mesh.toml"))?;
     let targets = targets(arguments, common, &known)?;
     let work = Work {
-        authority: Authority::open(&known.name, &dir.join("ca.key")).map_err(cannot_issue)?,
-        ca: authority_certificate(&dir)?,
+        authority: None,
+        dir: dir.clone(),
+        admission: None,
+        ca: root_certificate(&dir)?,
         tls: who_asks(context.as_ref(), &known, &dir)?,
         brought: Brought::read(
             arguments.package.as_deref(),
@@ -102,18 +110,38 @@ async fn enrol(
         (target, looked)
     })
     .await;
+    let name = work.mesh.name.clone();
+    work.admission = Admission::find(context, &name, common).await?;
     let (mut rows, mut ready) = (Vec::new(), Vec::new());
+    let fit = looked.iter().filter(|(target, looked)| {
+        let planned = |look: &Look| planned(target.clone(), Ok(look.clone()), &work, None);
+        looked.as_ref().is_ok_and(|look| planned(look).is_ok())
+    });
+    let fit: Vec<NodeName> = fit.map(|(target, _)| target.node.clone()).collect();
+    let first = match &work.admission {
+        Some(_) => None,
+        None => first_issuer(&work.mesh, &fit),
+    };
     for (target, looked) in looked {
-        match planned(target, looked, &work.brought, arguments.replace) {
+        match planned(target, looked, &work, first.as_ref()) {
             Ok(planned) => ready.push(planned),
             Err(row) => rows.push(*row),
         }
+    }
+    if ready.iter().any(Planned::is_carried) {
+        work.authority = Some(issuing(dir)?);
     }
     let known = work.mesh.clone();
     for planned in ready.iter().filter(|planned| planned.target.joins) {
         let target = &planned.target;
         work.mesh = with_address(work.mesh, &target.node, Some(&target.address))?;
     }
+    if let Some(first) = &first {
+        work.mesh = with_issuer(work.mesh, first);
+    }
+    // Who joins by a token is known to all by it, whatever their files say.
+    let carries = |planned: &Planned| planned.is_carried() && planned.target.joins;
+    let outdates = ready.iter().any(carries) && first.is_none();
     let would: Vec<Row> = ready.iter().map(show::row).collect();
     let named = show::listed(ready.iter().map(|planned| &planned.target.node));
     let nobody = ready.is_empty();
@@ -124,7 +152,11 @@ async fn enrol(
         } else {
             put_on(&ready)
         };
-        let stale = stale(&known, &work.mesh, &left);
+        let stale = if outdates {
+            stale(&known, &work.mesh, &left)
+        } else {
+            Vec::new()
+        };
         let answer = EnrolJson::new(rows, true, stale);
         render::print(common.output, &answer, || show::plans(&answer.nodes))?;
         render::complain(&answer.nodes);
@@ -142,26 +174,49 @@ async fn enrol(
     began.store(true, Ordering::Relaxed);
     store(&work.mesh, &known, dir, context)?;
     let mesh = work.mesh.clone();
-    let work = Arc::new(work);
-    let done = each(jobs, ready, |planned| {
-        let work = Arc::clone(&work);
-        async move {
-            let outcome = perform(&planned, &work).await;
-            (planned, outcome)
-        }
-    })
-    .await;
     let mut enrolled = BTreeSet::new();
-    for (planned, outcome) in done {
-        rows.push(match outcome {
-            Ok(()) => {
-                enrolled.insert(planned.target.node.clone());
-                show::row(&planned)
+    let (carried, mut joining): (Vec<_>, Vec<_>) = ready.into_iter().partition(Planned::is_carried);
+    let told = (context, common);
+    work = carry(carried, work, jobs, told, (&mut rows, &mut enrolled)).await;
+    if let Some(first) = first.filter(|_| !joining.is_empty()) {
+        if enrolled.contains(&first) {
+            work.admission = Admission::found(context, &name, common).await?;
+        }
+        if work.admission.is_none() {
+            if work.authority.is_none() {
+                work.authority = Some(issuing(&work.dir)?);
             }
-            Err(row) => *row,
-        });
+            eprintln!("{first} does not admit anybody yet, so the others get their keys from here");
+            joining = joining
+                .into_iter()
+                .filter_map(|joining| {
+                    let carried = joining.carried(&work);
+                    carried.map_err(|row| rows.push(*row)).ok()
+                })
+                .collect();
+            work = carry(
+                std::mem::take(&mut joining),
+                work,
+                jobs,
+                told,
+                (&mut rows, &mut enrolled),
+            )
+            .await;
+        }
     }
-    let answer = EnrolJson::new(rows, false, stale(&known, &mesh, &enrolled));
+    let unvoted = admit(joining, work, jobs, (&mut rows, &mut enrolled)).await;
+    if !unvoted.is_empty() {
+        let names = show::listed(unvoted.iter());
+        eprintln!(
+            "hint: {names} had another key, and does not vote until you say `cbctl mesh voters`"
+        );
+    }
+    let stale = if outdates {
+        stale(&known, &mesh, &enrolled)
+    } else {
+        Vec::new()
+    };
+    let answer = EnrolJson::new(rows, false, stale);
     render::print(common.output, &answer, || show::done(&answer.nodes))?;
     render::complain(&answer.nodes);
     show::hint_stale(&answer.stale, false);
@@ -195,9 +250,10 @@ fn who_asks(
 fn planned(
     target: Target,
     looked: Result<Look, DeedError>,
-    brought: &Brought,
-    replace: bool,
+    work: &Work,
+    first: Option<&NodeName>,
 ) -> Result<Planned, Box<Row>> {
+    let (brought, replace) = (&work.brought, work.replace);
     let node = target.node.clone();
     let look = looked.map_err(|error| show::failed(&node, error.outcome(), None, chain(&error)))?;
     let refused = |word: &str, why| show::failed(&node, "refused", Some(word), why);
@@ -208,8 +264,11 @@ fn planned(
         let config = brought.config(&node);
         config.map_err(|error| refused("config", chain(&error)))?
     };
+    let way = way(&node, &look, replace, work.admission.as_ref(), first);
+    let way = way.map_err(|no| refused(no.word(), no.to_string()))?;
     let wanted = Wanted {
         node: node.clone(),
+        way: way.clone(),
         joins_at: target.joins.then(|| target.address.clone()),
         package: brought.package.as_ref().map(|(name, _)| name.clone()),
         config: config.is_some(),
@@ -222,50 +281,19 @@ fn planned(
         look,
         steps,
         config,
+        way,
     })
 }
 
-/// Does what was planned on one host.
-async fn perform(planned: &Planned, work: &Work) -> Result<(), Box<Row>> {
-    let target = &planned.target;
-    let failed =
-        |error: DeedError| show::failed(&target.node, error.outcome(), None, chain(&error));
-    let own = |why: String| show::failed(&target.node, "failed", None, why);
-    let installs = |step: &Step| matches!(step, Step::Install(_));
-    if let Some((_, package)) = &work.brought.package
-        && planned.steps.iter().any(installs)
-    {
-        target.host.install(package).await.map_err(failed)?;
+impl Planned {
+    fn is_carried(&self) -> bool {
+        matches!(self.way, Way::Carried { .. })
     }
-    let holder = Holder::Node(target.node.clone());
-    let issued = work.authority.issue(&holder);
-    let issued = issued.map_err(|error| own(chain(&error)))?;
-    let certificate = CertificateDer::from_pem_slice(issued.cert.as_bytes());
-    let certificate = certificate.map_err(|error| own(error.to_string()))?;
-    let bundle = bundle(planned, work, &issued).map_err(|error| own(chain(&error)))?;
-    let replace = work.replace;
-    target.host.put(&bundle, replace).await.map_err(failed)?;
-    target.host.start().await.map_err(failed)?;
-    let agent = Agent {
-        tls: Arc::clone(&work.tls),
-        address: target.address.clone(),
-        node: target.node.clone(),
-    };
-    let answered = agent.answers(&certificate, &target.host).await;
-    answered.map_err(failed)
-}
 
-fn bundle(planned: &Planned, work: &Work, issued: &Issued) -> Result<Bundle, CtlError> {
-    let mesh = mesh_text(&work.mesh)?;
-    Ok(Bundle::of(&planned.steps, |file| match file {
-        "ca.pem" => Some(work.ca.clone()),
-        "mesh.toml" => Some(mesh.clone().into()),
-        "token" => work.brought.token.clone(),
-        "cbagent.toml" => planned.config.clone().map(Into::into),
-        "node.key" => Some(issued.key.clone().into()),
-        "node.pem" => Some(issued.cert.clone().into()),
-        _ => None,
-    }))
+    /// The same host where nobody can admit it after all.
+    fn carried(self, work: &Work) -> Result<Self, Box<Row>> {
+        planned(self.target, Ok(self.look), work, None)
+    }
 }
 
 fn put_on(planned: &[Planned]) -> BTreeSet<NodeName> {

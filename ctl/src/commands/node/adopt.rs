@@ -43,6 +43,8 @@ struct AdoptedJson {
     drop_in_text: String,
     node_pid: u32,
     build: Option<String>,
+    /// What the mesh has decided on for the node.
+    ordered: Option<String>,
 }
 
 /// A unit that was, or would be, let go.
@@ -73,6 +75,7 @@ fn adopted(given: v1::AdoptResponse) -> AdoptedJson {
         drop_in_text: given.drop_in_text,
         node_pid: given.node_pid,
         build: given.build.map(|build| build.id),
+        ordered: given.ordered.map(|build| build.id),
     }
 }
 
@@ -82,11 +85,12 @@ pub(super) async fn adopt(
     session: &Session,
     output: Output,
 ) -> Result<Exit, CtlError> {
-    let targets = session.targets(&arguments.targets.node)?;
+    let targets = session.selected(&arguments.targets.node, &arguments.targets.labels)?;
     let ask = |dry_run: bool| v1::AdoptRequest {
         unit: arguments.unit.clone().unwrap_or_default(),
         build: arguments.build.to_string(),
         dry_run,
+        may_switch: arguments.switch,
     };
     let planned = fan_out(session, &targets, ask(true)).await;
     let fits = planned.values().all(|outcome| outcome.ok().is_some());
@@ -109,10 +113,11 @@ pub(super) async fn adopt(
     if output == Output::Table {
         print!("{}", plans(&answer.nodes));
     }
-    let question = format!(
-        "Take the service over on {}? Nothing stops.",
-        listed(&targets)
-    );
+    let stops = match arguments.switch {
+        true => "A node for which the mesh has decided on another release switches to it at once.",
+        false => "Nothing stops.",
+    };
+    let question = format!("Take the service over on {}? {stops}", listed(&targets));
     if let Some(exit) = confirm(&question, arguments.confirm)? {
         return Ok(exit);
     }
@@ -132,8 +137,10 @@ pub(super) async fn adopt(
                 let build = done.build.as_deref().unwrap_or("?");
                 let _ = writeln!(
                     text,
-                    "{}: {} is taken over as {build}; process {} goes on",
-                    row.node, done.unit, done.node_pid
+                    "{}: {} is taken over as {build}; {}",
+                    row.node,
+                    done.unit,
+                    goes_on(done, arguments.switch)
                 );
             }
         }
@@ -141,6 +148,16 @@ pub(super) async fn adopt(
     })?;
     render::complain(&answer.nodes);
     Ok(render::exit_of(&answer.nodes))
+}
+
+/// What becomes of the process.
+fn goes_on(done: &AdoptedJson, may_switch: bool) -> String {
+    match &done.ordered {
+        Some(ordered) if may_switch && done.build.as_ref() != Some(ordered) => {
+            format!("it goes on to {ordered}: see `cbctl status`")
+        }
+        Some(_) | None => format!("process {} goes on", done.node_pid),
+    }
 }
 
 /// Waits for agents that start anew, so that whoever types the next command finds them.
@@ -206,6 +223,9 @@ fn plans(nodes: &[NodeRow<AdoptedJson>]) -> String {
                 "  missing     {database} is open and not named under `databases` in the agent's configuration"
             );
         }
+        if let Some(ordered) = &plan.ordered {
+            let _ = writeln!(text, "  the mesh    has decided on {ordered} for it");
+        }
         let _ = writeln!(text, "  drop-in     {}", plan.drop_in);
         for line in plan.drop_in_text.lines() {
             let _ = writeln!(text, "              {line}");
@@ -220,7 +240,7 @@ pub(super) async fn unadopt(
     session: &Session,
     output: Output,
 ) -> Result<Exit, CtlError> {
-    let targets = session.targets(&targets.node)?;
+    let targets = session.selected(&targets.node, &targets.labels)?;
     let question = format!(
         "Let go of the service on {}? Nothing stops.",
         listed(&targets)

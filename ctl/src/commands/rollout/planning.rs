@@ -1,5 +1,6 @@
 //! What a rollout would do. Changes nothing.
 
+use crate::away::Away;
 use crate::cli::{Output, PlanArgs, TimingArgs, WaveArgs};
 use crate::error::{CtlError, Exit};
 use crate::mesh::{Session, client};
@@ -32,6 +33,8 @@ struct ChangeJson {
     /// Counted from 1; `null`: it runs the release already.
     wave: Option<usize>,
     from: Option<values::ReleaseJson>,
+    /// Why it does not take part now; it gets there when it is back.
+    away: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -62,7 +65,15 @@ pub(super) async fn plan(
         );
     };
     let timing = timing(&arguments.timing)?;
-    let targets = session.targets(&arguments.targets.node)?;
+    let targets = session.selected(&arguments.targets.node, &arguments.targets.labels)?;
+    let away = Away::of(session, survey, &survey.voters()?);
+    away.check_rollout(&targets)?;
+    let targets = away.without_optional(&targets);
+    if targets.is_empty() {
+        let what = "no target can be reached: nothing was changed";
+        return Err(CtlError::new(Exit::Refused, what)
+            .hint("they come and go; try again when one of them is there"));
+    }
     let release = Release::of_build(find_build(build, &targets, session).await?);
     if let Some(reason) = survey.revoked(&release) {
         return Err(
@@ -203,6 +214,8 @@ pub(super) fn text(plan: &Plan, survey: &Survey) -> String {
                 .map_or_else(|| "-".into(), values::ReleaseJson::short),
             if change.wave.is_some() {
                 json.release.short()
+            } else if change.away.is_some() {
+                "when it is back".into()
             } else {
                 "stays".into()
             },
@@ -224,6 +237,7 @@ fn json(plan: &Plan, survey: &Survey) -> PlanJson {
                 .ok()
                 .and_then(|shown| shown.view.running.as_ref())
                 .map(Into::into),
+            away: outcome.ok().is_none().then(|| outcome.why().to_owned()),
         })
         .collect();
     nodes.sort_by_key(|change| (change.wave.unwrap_or(usize::MAX), change.node.clone()));

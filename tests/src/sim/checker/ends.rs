@@ -11,17 +11,32 @@ impl Checker {
     /// A client was told how it ended.
     pub fn outcome(&mut self, proposal: &Proposal, outcome: &Outcome, hosts: &[Host]) {
         let epoch = proposal.epoch;
+        // Whoever saw a host before it came back with an older state cannot know that it did.
+        let is_seen = |index: usize| self.came_back.get(&index).is_none_or(|then| *then < epoch);
+        let seen = |(index, host)| is_seen(index).then_some(host);
         let began = (0..hosts.len()).any(|host| self.activated.contains(&(host, epoch)));
         match outcome {
             Outcome::Decided { pending, failed } => {
+                // Forced where nobody could be told: it is nowhere, and every node is named.
+                let forced = epoch.counter > 1 << 20;
+                if forced && pending.len() == proposal.members.len() {
+                    return;
+                }
                 let Some(record) = self.decided.get(&epoch) else {
                     return self.break_(format!("{} was called decided and is not", short(epoch)));
                 };
                 let overtaken = self.winner().is_some_and(|winner| winner.epoch > epoch);
-                for host in hosts.iter().filter(|_| !overtaken) {
+                let seen = hosts.iter().enumerate().filter_map(seen);
+                for host in seen.filter(|_| !overtaken) {
                     let next = rollout_of(&host.node.phase).is_some_and(|(held, _)| held > epoch);
-                    let named =
-                        next || pending.contains_key(&host.name) || failed.contains_key(&host.name);
+                    // A trigger may have been set off since; the node says so itself.
+                    let guard = host.node.vigil.guard.as_ref();
+                    let left = guard
+                        .is_some_and(|guard| guard.left.as_ref() == record.release_for(&host.name));
+                    let named = left
+                        || next
+                        || pending.contains_key(&host.name)
+                        || failed.contains_key(&host.name);
                     let ordered = record.release_for(&host.name);
                     let running = host
                         .node
@@ -49,17 +64,19 @@ impl Checker {
                         short(epoch)
                     ));
                 }
+                let seen: Vec<&Host> = hosts.iter().enumerate().filter_map(seen).collect();
                 self.reverted.insert(epoch, cause.clone());
                 // Rule 4: it was promised that what came before is dead.
                 let span = (Excluded(proposal.based_on), Excluded(epoch));
-                if let Some((earlier, _)) = self.decided.range(span).next() {
+                let mut ended = self.decided.range(span);
+                if let Some((earlier, _)) = ended.find(|(_, record)| !record.forced) {
                     let (earlier, by) = (short(*earlier), short(epoch));
                     return self.break_(format!(
                         "rule 4: {earlier} was ended by {by} and is decided"
                     ));
                 }
                 self.dead.push((proposal.based_on, epoch));
-                for host in hosts {
+                for host in seen {
                     let named = pending.contains_key(&host.name) || failed.contains_key(&host.name);
                     let on = rollout_of(&host.node.phase).filter(|(held, _)| *held <= epoch);
                     if let (false, Some((held, _))) = (named, on) {
@@ -100,6 +117,9 @@ impl Checker {
         }
         if node.lease.is_some() {
             return Some(format!("{name} is still locked"));
+        }
+        if !node.starts.is_sound() {
+            return Some(format!("{name} cannot speak for its past"));
         }
         if node.register.decided.as_ref() != winner {
             return Some(format!("{name} does not know the newest record"));
@@ -154,6 +174,8 @@ impl Checker {
             let records = budget.records.len() as u64;
             let allowed =
                 3 * budget.activations + records + 2 * budget.failures + 2 * budget.crashes + 1;
+            // One way back for each trigger that was set off.
+            let allowed = allowed + budget.triggered;
             let points = host.world.points;
             if points > allowed {
                 let text = format!(

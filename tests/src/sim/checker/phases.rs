@@ -21,7 +21,7 @@ impl Checker {
             let committed = after
                 .history
                 .get(left)
-                .is_some_and(|g| g.committed.is_some());
+                .is_some_and(|g| g.confirmed().is_some());
             if !goes_on && !committed {
                 self.gone_back.insert((index, epoch));
             }
@@ -115,12 +115,13 @@ impl Checker {
             .history
             .get(left)
             .ok_or("a revert from a forgotten generation")?;
-        if generation.committed.is_some() {
-            return Err(format!("rule 8: g{left} was confirmed and is reverted"));
-        }
         let Phase::Reverting(revert) = &after.phase else {
             return Ok(());
         };
+        let triggered = revert.cause.kind == CauseKind::Triggered;
+        if generation.confirmed().is_some() && !triggered {
+            return Err(format!("rule 8: g{left} was confirmed and is reverted"));
+        }
         if let Some(epoch) = rollout_of(&before.phase).map(|(epoch, _)| epoch) {
             if revert.cause.kind == CauseKind::Aborted && self.decided.contains_key(&epoch) {
                 return Err(format!(
@@ -140,7 +141,7 @@ impl Checker {
                 .history
                 .get(number)
                 .ok_or("falls back to a forgotten generation")?;
-            if generation.committed.is_none() {
+            if generation.confirmed().is_none() {
                 return Err(format!(
                     "rule 11: falls back to g{number}, which never was committed"
                 ));
@@ -158,8 +159,12 @@ impl Checker {
             if after.pending.as_ref() != Some(pending) {
                 return Err("an effect is ordered that is not saved".into());
             }
-            if pending.effect == Effect::Start
-                && host.world.process.is_none()
+            let steady = matches!(&after.phase, Phase::Steady { running: Some(_) });
+            if pending.effect == Effect::Restart && !steady {
+                return Err("starts a node anew in the middle of something else".into());
+            }
+            let starts = pending.effect == Effect::Start && host.world.process.is_none();
+            if (starts || pending.effect == Effect::Restart)
                 && let Some(build) = &host.world.current
             {
                 if after.register.revoked(&build.digest).is_some() {

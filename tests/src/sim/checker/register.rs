@@ -2,9 +2,10 @@
 
 use super::super::mesh::short;
 use super::Checker;
+use cbddc_domain::id::NodeName;
 use cbddc_domain::node::{Event, Node, ProposalKind, Reply, Step};
 use cbddc_domain::phase::Phase;
-use cbddc_domain::register::{Answer, Record, is_majority};
+use cbddc_domain::register::{Answer, Record, RecordKind};
 use std::collections::BTreeSet;
 
 impl Checker {
@@ -20,9 +21,13 @@ impl Checker {
         if new.promised < old.promised || new.decided_epoch() < old.decided_epoch() {
             return Err("promise or decision went back".into());
         }
-        if let Event::Vote(record) = event {
+        if let Event::Vote(record) | Event::VoteBack(record) = event {
             self.vote(index, before, record)?;
         }
+        if let Event::Force(record) = event {
+            self.forced(old, record)?;
+        }
+        self.belief_rules(old, new)?;
         if let (Event::Ask(epoch), Reply::Answer(Answer::No)) = (event, &step.reply) {
             let voted = self.votes.get(epoch);
             let name = super::super::mesh::host_name(index);
@@ -68,6 +73,9 @@ impl Checker {
                         short(epoch)
                     ));
                 }
+                if record.is_some_and(|record| record.forced) {
+                    return Err(format!("rule 13: {} was forced and commits", short(epoch)));
+                }
                 let name = super::super::mesh::host_name(index);
                 if record.and_then(|r| r.release_for(&name)) != Some(&generation.release) {
                     return Err(format!(
@@ -109,8 +117,9 @@ impl Checker {
                 short(epoch)
             ));
         }
+        let orders = matches!(record.kind, RecordKind::Rollout | RecordKind::Rollback);
         let mut ordered = record.release.iter().chain(record.exceptions.values());
-        if ordered.any(|release| register.revoked(&release.build.digest).is_some()) {
+        if orders && ordered.any(|release| register.revoked(&release.build.digest).is_some()) {
             return Err(format!(
                 "rule 6: voted for {} of a revoked build",
                 short(epoch)
@@ -125,8 +134,11 @@ impl Checker {
             return Err(format!("two records were voted for in {}", short(epoch)));
         }
         entry.1.insert(name);
-        let votes = entry.1.intersection(&record.voters).count();
-        if is_majority(votes, record.voters.len()) && !self.decided.contains_key(&epoch) {
+        // Counted here again, not by the domain's own word.
+        let majority = |of: &BTreeSet<NodeName>| entry.1.intersection(of).count() * 2 > of.len();
+        let both = majority(&record.voters) && record.previous.as_ref().is_none_or(majority);
+        if both && !self.decided.contains_key(&epoch) {
+            self.check_lineage(record)?;
             if let Some(cause) = self.reverted.get(&epoch) {
                 return Err(format!(
                     "{} was reverted ({cause}) and is decided now",
@@ -140,6 +152,7 @@ impl Checker {
                     "rule 4: {epoch} was ended by {by} and is decided now"
                 ));
             }
+            self.ways_back.1 += u64::from(record.proposed_by.starts_with("node "));
             self.decided.insert(epoch, record.clone());
         }
         Ok(())
@@ -160,7 +173,8 @@ impl Checker {
                     return Err(format!("rule 3: promised {} again", short(prepare.epoch)));
                 }
                 let free = matches!(before.phase, Phase::Steady { .. } | Phase::Prepared { .. });
-                if prepare.kind == ProposalKind::Rollout && !repeated && !free {
+                let asks = matches!(prepare.kind, ProposalKind::Rollout | ProposalKind::Amend);
+                if asks && !repeated && !free {
                     return Err("rule 3: prepared a rollout while busy".into());
                 }
             }
@@ -215,7 +229,7 @@ impl Checker {
                     .filter(|_| !matches!(before.phase, Phase::Probation(_)));
                 let generation = running.and_then(|number| before.history.get(number));
                 if generation
-                    .and_then(|g| g.committed)
+                    .and_then(cbddc_domain::generation::Generation::confirmed)
                     .is_some_and(|committed| committed >= *epoch)
                 {
                     return Err(format!(
@@ -226,6 +240,10 @@ impl Checker {
                 self.gone_back.insert((index, *epoch));
             }
             Event::Vote(_)
+            | Event::VoteBack(_)
+            | Event::Observed { .. }
+            | Event::RollbackTried { .. }
+            | Event::ChangeStops { .. }
             | Event::Learn(_)
             | Event::Hear { .. }
             | Event::HearRevocations(_)
@@ -240,6 +258,11 @@ impl Checker {
             | Event::Adopt { .. }
             | Event::Unadopt { .. }
             | Event::Started { .. }
+            | Event::Force(_)
+            | Event::PeerStarts { .. }
+            | Event::Recalled { .. }
+            | Event::Fenced { .. }
+            | Event::Fence(_)
             | Event::Met
             | Event::Tick => {}
         }

@@ -1,11 +1,13 @@
 //! The agents: their steps, their effects, their crashes and what their checks find.
 
-use super::super::world::{Behaviour, Quality};
+use super::super::client::Script;
+use super::super::world::{Behaviour, Quality, Rot};
 use super::{ASK_LIMIT_MS, Ask, Endpoint, Happening, Mesh, host_name, words};
 use cbddc_domain::node::{Action, Context, Effect, Event, Refusal, Reply};
 use cbddc_domain::phase::Phase;
 use cbddc_domain::step::step;
 use cbddc_domain::time::{BootId, Now};
+use cbddc_domain::trigger::{Observation, Trigger};
 
 /// How long a node waits for news after its host came up; nothing tells it that it need not.
 const BOOT_WAIT_MS: u64 = 1_500;
@@ -35,6 +37,7 @@ impl Mesh {
             name: self.hosts[index].name.clone(),
             voters: self.voters.clone(),
             ask_limit_ms: ASK_LIMIT_MS,
+            policy: self.policy.clone(),
         };
         self.steps += 1;
         let words = self.trace.is_some().then(|| words::event_words(&event));
@@ -54,8 +57,11 @@ impl Mesh {
         };
         if let Some(words) = words
             && (!(words == "tick"
+                || words.starts_with("observed")
                 || words.starts_with("Exited")
                 || words.starts_with("hear ")
+                || words.starts_with("PeerStarts")
+                || words.starts_with("Recalled")
                 || words.starts_with("learn "))
                 || !taken.entries.is_empty())
         {
@@ -63,7 +69,8 @@ impl Mesh {
             let phase = words::phase_words(&taken.node.phase);
             self.note(|| format!("n{}: {words} -> {phase} {entries:?}", index + 1));
         }
-        let quiet = matches!(event, Event::Tick) && taken.entries.is_empty();
+        let quiet = matches!(event, Event::Tick | Event::Observed { .. });
+        let quiet = quiet && taken.entries.is_empty();
         if !self.healed && !quiet && self.random.chance(crash) {
             self.crash(index, false);
             return None;
@@ -88,9 +95,10 @@ impl Mesh {
 
     pub(super) fn perform(&mut self, index: usize, action: Action) {
         match action {
-            Action::AskVoters(epoch) => {
+            Action::Recover(epoch, others) => self.fence_others(index, epoch, &others),
+            Action::AskVoters(epoch, voters) => {
                 for peer in 0..self.hosts.len() {
-                    if peer != index && self.voters.contains(&host_name(peer)) {
+                    if peer != index && voters.contains(&host_name(peer)) {
                         self.calls += 1;
                         self.send(Endpoint::Host(index), peer, self.calls, Ask::Voted(epoch));
                     }
@@ -109,6 +117,7 @@ impl Mesh {
                     Effect::Fetch(_) | Effect::Drain | Effect::Check => 3_000,
                     Effect::Snapshot(_) | Effect::Restore(..) => 2_000,
                     Effect::Stop | Effect::Start => 1_500,
+                    Effect::Restart => 4_000,
                     Effect::Point(_) => 50,
                 };
                 host.flight = Some(pending);
@@ -187,7 +196,9 @@ impl Mesh {
             Effect::Drain | Effect::Stop | Effect::Snapshot(_) | Effect::Restore(..) => {
                 format!("{effect:?}")
             }
-            Effect::Point(None) | Effect::Start | Effect::Check => format!("{effect:?}"),
+            Effect::Point(None) | Effect::Start | Effect::Restart | Effect::Check => {
+                format!("{effect:?}")
+            }
         };
         self.note(|| format!("n{}: performed {words}: {well}", index + 1));
         result
@@ -205,6 +216,10 @@ impl Mesh {
             )
         });
         self.checker.crashed(index);
+        // What its agent was proposing ends with it.
+        let own = Script::Own(index);
+        let proposing = self.clients.iter_mut().filter(|one| one.is_about(&own));
+        proposing.for_each(super::super::client::Client::die);
         let flight = self.hosts[index].flight.take();
         if let Some(flight) = flight
             && self.random.chance(500)
@@ -239,7 +254,7 @@ impl Mesh {
         host.up_since = self.t;
         let node_runs = host.world.process.is_some();
         let wait_ms = if booted { BOOT_WAIT_MS } else { 0 };
-        self.handle(index, Event::Started { node_runs, wait_ms });
+        self.started(index, node_runs, wait_ms);
         self.notice_exit(index);
     }
 
@@ -257,6 +272,77 @@ impl Mesh {
                 },
             );
         }
+    }
+
+    /// What is found on a node that runs: what its build does, and whatever else, at random.
+    pub(super) fn observe(&mut self, index: usize) {
+        let host = &self.hosts[index];
+        let Some(generation) = host.node.phase.running() else {
+            return;
+        };
+        let mut observation = Observation::default();
+        let why = || "it is found".to_owned();
+        let steady = matches!(host.node.phase, Phase::Steady { .. });
+        let behaviour = Behaviour {
+            builds: &self.builds,
+            host: index,
+        };
+        if let (true, Some(process)) = (steady, &host.world.process)
+            && let Quality::Rots(rot) = behaviour.of(&process.build)
+        {
+            match rot {
+                Rot::Unhealthy => observation.unhealthy = Some(why()),
+                Rot::Found(trigger) => drop(observation.found.insert(trigger, why())),
+            }
+        }
+        // Often for a while, so that it counts for long enough.
+        let (seed, chance) = (self.t / 10_000 + index as u64, self.faults.findings);
+        if !self.healed && chance > 0 && (seed * 7_919) % 1_000 < chance {
+            match self.random.index(5) {
+                0 => observation.unhealthy = Some(why()),
+                1 => drop(
+                    observation
+                        .found
+                        .insert(Trigger::ALL[seed as usize % 4], why()),
+                ),
+                _ => drop(
+                    observation
+                        .found
+                        .insert(Trigger::ALL[seed as usize % 2], why()),
+                ),
+            }
+        }
+        let event = Event::Observed {
+            generation,
+            observation,
+        };
+        self.handle(index, event);
+    }
+
+    /// An agent proposes the rollback that a trigger asks for; one attempt at a time.
+    pub(super) fn propose_own(&mut self, index: usize) {
+        let host = &self.hosts[index];
+        let own = host.node.vigil.rollback.as_ref();
+        let script = Script::Own(index);
+        let under_way =
+            |one: &super::super::client::Client| one.is_about(&script) && !one.is_gone();
+        if host.up
+            && own.is_some_and(|own| own.at.passed(&self.now(index)))
+            && !self.clients.iter().any(under_way)
+        {
+            self.add_client(self.t, script, None);
+        }
+    }
+
+    /// What became of an own attempt.
+    pub fn own_tried(&mut self, index: usize, why: &str, nowhere: bool) {
+        let jitter_ms = self.random.below(3_000);
+        let event = Event::RollbackTried {
+            why: why.to_owned(),
+            nowhere,
+            jitter_ms,
+        };
+        self.handle(index, event);
     }
 
     /// Local checks: their verdicts on a new probation arrive after a while.

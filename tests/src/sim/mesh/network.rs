@@ -1,8 +1,10 @@
 //! The network: messages are lost, doubled, late, and stopped by partitions.
 
 use super::{Ask, Endpoint, Happening, Mesh, Told, host_name};
-use cbddc_domain::node::{Event, Reply};
-use cbddc_domain::register::RegisterView;
+use cbddc_domain::id::NodeName;
+use cbddc_domain::node::{Event, Refusal, Reply};
+use cbddc_domain::register::{EpochRefusal, RegisterView};
+use cbddc_domain::starts::{Recall, Start, recall};
 
 impl Mesh {
     pub(super) fn again(&mut self, mean_ms: u64, happening: Happening) {
@@ -74,6 +76,22 @@ impl Mesh {
         }
         let told = match ask {
             Ask::Look => Told::Look(Box::new(self.hosts[to].node.clone())),
+            Ask::Gossip(starts) => {
+                let Endpoint::Host(asker) = from else { return };
+                let peer = host_name(asker);
+                let remembered = self.hosts[to].node.peers.get(&peer).copied();
+                if !self.hears_starts(to, peer, starts) {
+                    return;
+                }
+                let own = self.hosts[to].node.starts.known.clone();
+                Told::Gossip(Box::new(self.view(to)), remembered, own)
+            }
+            Ask::Fence(epoch) => match self.handle(to, Event::Fence(epoch)) {
+                Some(Ok(_) | Err(Refusal::Epoch(EpochRefusal::Behind { .. }))) => {
+                    Told::Fenced(epoch, Box::new(self.view(to)))
+                }
+                Some(Err(_)) | None => return,
+            },
             Ask::Voted(epoch) => match self.handle(to, Event::Ask(epoch)) {
                 Some(Ok(Reply::Answer(answer))) => {
                     Told::Voted(epoch, answer, Box::new(self.view(to)))
@@ -114,11 +132,34 @@ impl Mesh {
             Endpoint::Host(host) => host,
         };
         match told {
-            Told::Look(node) => self.take_gossip(host, from, &node.register.view(&self.voters)),
+            Told::Look(_) => {}
+            Told::Gossip(view, remembered, starts) => {
+                let peer = host_name(from);
+                self.take_gossip(host, from, &view);
+                // An answer to a question of an earlier life speaks of fewer starts.
+                self.hears_starts(host, peer.clone(), starts);
+                // News only after a start, or where something was lost.
+                let own = &self.hosts[host].node.starts;
+                if !own.is_sound() || recall(remembered, &own.known) == Recall::Mismatch {
+                    self.handle(host, Event::Recalled { peer, remembered });
+                }
+            }
+            Told::Fenced(epoch, view) => {
+                if self.take_all(host, from, &view) {
+                    let fenced = Event::Fenced {
+                        peer: host_name(from),
+                        epoch,
+                        promised: view.promised,
+                    };
+                    self.handle(host, fenced);
+                }
+            }
             Told::Voted(epoch, answer, view) => {
                 let voter = host_name(from);
                 let voted = view.votes.iter().find(|vote| vote.epoch == epoch).cloned();
-                self.take_gossip(host, from, &view);
+                if !self.take_all(host, from, &view) {
+                    return;
+                }
                 let voted = voted.map(Box::new);
                 self.handle(
                     host,
@@ -134,6 +175,32 @@ impl Mesh {
         }
     }
 
+    /// Tells an agent of a peer's starts, where that is news; false if the agent went down.
+    fn hears_starts(&mut self, host: usize, peer: NodeName, starts: Vec<Start>) -> bool {
+        let held = self.hosts[host].node.peers.get(&peer);
+        held == starts.last()
+            || self
+                .handle(host, Event::PeerStarts { peer, starts })
+                .is_some()
+    }
+
+    /// All of it, in the engine's order; false if the agent went down on the way.
+    pub(super) fn take_all(&mut self, host: usize, from: usize, view: &RegisterView) -> bool {
+        let learnt = view.elected.iter().chain(&view.decided).cloned();
+        let mut events: Vec<_> = learnt
+            .map(|record| Event::Learn(Box::new(record)))
+            .collect();
+        events.push(Event::HearRevocations(view.revocations.clone()));
+        let voter = host_name(from);
+        events.extend(view.votes.iter().map(|record| Event::Hear {
+            voter: voter.clone(),
+            record: Box::new(record.clone()),
+        }));
+        events
+            .into_iter()
+            .all(|event| self.handle(host, event).is_some())
+    }
+
     pub(super) fn take_gossip(&mut self, host: usize, from: usize, view: &RegisterView) {
         // In any order, and not always to the end: an agent may crash in the middle of it.
         let first = self.random.below(3);
@@ -145,7 +212,7 @@ impl Mesh {
         for part in 0..parts {
             match (first + part) % 3 {
                 0 => {
-                    if let Some(record) = view.decided.clone() {
+                    for record in view.elected.iter().chain(&view.decided).cloned() {
                         self.handle(host, Event::Learn(Box::new(record)));
                     }
                 }

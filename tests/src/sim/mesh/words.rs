@@ -17,6 +17,15 @@ pub(super) fn event_words(event: &Event) -> String {
                 .as_ref()
                 .map_or("-".into(), |r| r.build.id.to_string())
         ),
+        Event::VoteBack(record) => format!("vote back {}", short(record.epoch)),
+        Event::Observed {
+            generation,
+            observation,
+        } => format!(
+            "observed g{generation} unhealthy={} {:?}",
+            observation.unhealthy.is_some(),
+            observation.found.keys()
+        ),
         Event::Prepare(prepare) => format!("prepare {} {:?}", short(prepare.epoch), prepare.kind),
         Event::Activate { epoch, release, .. } => {
             format!("activate {} {}", short(*epoch), release.build.id)
@@ -30,11 +39,18 @@ pub(super) fn event_words(event: &Event) -> String {
         | Event::Failed { .. }
         | Event::Clean(_)
         | Event::CheckFailed { .. }
+        | Event::RollbackTried { .. }
+        | Event::ChangeStops { .. }
         | Event::Exited { .. }
         | Event::Restore { .. }
         | Event::Adopt { .. }
         | Event::Unadopt { .. }
         | Event::Started { .. }
+        | Event::Force(_)
+        | Event::PeerStarts { .. }
+        | Event::Recalled { .. }
+        | Event::Fence(_)
+        | Event::Fenced { .. }
         | Event::Met => {
             let text = format!("{event:?}");
             text.chars().take(160).collect()

@@ -7,6 +7,7 @@ fn booted() -> At {
     On(Event::Started {
         node_runs: false,
         wait_ms: 60_000,
+        nonce: 1,
     })
 }
 
@@ -141,6 +142,7 @@ fn adopt(version: u64) -> Event {
     Event::Adopt {
         release: Box::new(release(version)),
         by: "ana".into(),
+        may_switch: false,
     }
 }
 
@@ -182,6 +184,35 @@ fn a_node_that_the_mesh_would_switch_at_once_is_not_taken_over() {
 }
 
 #[test]
+fn a_replaced_host_is_taken_over_and_switches_where_that_is_said() {
+    let may_switch = || Event::Adopt {
+        release: Box::new(release(2)),
+        by: "ana".into(),
+        may_switch: true,
+    };
+    let bench = check(
+        Bench::new(),
+        [
+            // The unit is not the agent's yet.
+            (On(learn(record(1, 1))), "switching 1 fetch"),
+            (Failed, "steady 0"),
+            (On(adopt(2)), "refused unknown"),
+            // Nothing that failed before holds it back.
+            (On(may_switch()), "switching 3 fetch"),
+            (Done, "switching 3 drain"),
+            (Done, "switching 3 stop"),
+            (Done, "switching 3 snapshot"),
+            (Done, "switching 3 point"),
+            (Done, "switching 3 start"),
+            (Done, "switching 3 check"),
+            (Done, "steady 3"),
+        ],
+    );
+    let adopted = bench.node.history.get(2).expect("it was taken over");
+    assert_eq!(adopted.release, release(2));
+}
+
+#[test]
 fn a_node_that_was_let_go_is_left_alone() {
     let unadopt = || On(Event::Unadopt { by: "ana".into() });
     let bench = check(
@@ -195,6 +226,7 @@ fn a_node_that_was_let_go_is_left_alone() {
                 On(Event::Started {
                     node_runs: true,
                     wait_ms: 0,
+                    nonce: 1,
                 }),
                 "steady 0",
             ),

@@ -17,6 +17,8 @@ fn status(load: &str, active: &str, sub: &str, main_pid: u32, result: &str) -> S
         exit_status: 0,
         started_us: 5_500_000,
         start_timeout: Duration::from_secs(90),
+        restarts: 0,
+        watchdog: Duration::ZERO,
     }
 }
 

@@ -1,7 +1,7 @@
 //! The hosts that were named: where ssh finds them, and where their agents will listen.
 
 use crate::cli::{CommonArgs, EnrolArgs, EnrolledHost};
-use crate::commands::mesh::with_address;
+use crate::commands::mesh::files::with_address;
 use crate::enrol::deed::Host;
 use crate::error::CtlError;
 use crate::ssh::Ssh;

@@ -1,6 +1,12 @@
 //! A client that does nothing but what it must: mutual TLS to every agent at once, one call each.
 //! The benchmark starts itself with [`WORD`], so that this one, too, begins with a cold process.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a benchmark starts programs and prints"
+)]
+
+use crate::mesh::TestMesh;
 use cbddc_proto::v1;
 use cbddc_proto::v1::node_service_client::NodeServiceClient;
 use hyper_util::rt::TokioIo;
@@ -8,7 +14,7 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -17,13 +23,14 @@ use tonic::transport::{Endpoint, Uri};
 
 /// The hidden first argument. After it: the folder with `ca.pem`, `user.pem` and `user.key`, then
 /// the agents as `NAME=HOST:PORT`.
-pub(crate) const WORD: &str = "bare-client";
+pub const WORD: &str = "bare-client";
 
 /// HTTP/2 windows in bytes, as `cbctl` has them.
 const STREAM_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 
-pub(crate) fn run(arguments: &[String]) -> ExitCode {
+/// Runs it with what stands behind [`WORD`].
+pub fn run(arguments: &[String]) -> ExitCode {
     let Some((folder, agents)) = arguments.split_first() else {
         return ExitCode::from(64);
     };
@@ -35,6 +42,21 @@ pub(crate) fn run(arguments: &[String]) -> ExitCode {
     let answered = runtime.block_on(ask_all(&config, agents));
     println!("{answered} answered");
     ExitCode::from(u8::from(answered != agents.len()))
+}
+
+/// The command that asks the first `count` agents of a mesh, started by the running benchmark.
+pub fn command(mesh: &TestMesh, count: usize) -> Command {
+    let program = std::env::current_exe().expect("the path of the running program");
+    let mut command = Command::new(program);
+    let folder = mesh
+        .cbctl_config()
+        .join("contexts")
+        .join(&mesh.options().name);
+    command.arg(WORD).arg(folder);
+    for node in &mesh.nodes()[..count] {
+        command.arg(format!("{}=127.0.0.1:{}", node.name, node.agent_port));
+    }
+    command
 }
 
 fn client_config(folder: &Path) -> ClientConfig {

@@ -1,0 +1,211 @@
+//! Health over time: the history on its disk, and a real agent that watches a node which lies.
+
+use cbagent::adapters::health_history::HealthHistory;
+use cbddc_domain::health::{HealthEntry, HealthEntryKind, Status, Tally};
+use cbddc_tests::mesh::{MeshOptions, TestMesh};
+use serde_json::{Value, json};
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+use tempfile::TempDir;
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+fn entry(wall_ms: i64, check: &str, status: Status) -> HealthEntry {
+    HealthEntry {
+        wall_ms,
+        check: check.to_owned(),
+        kind: HealthEntryKind::Change,
+        status,
+        reason: "because".to_owned(),
+        tally: None,
+    }
+}
+
+#[tokio::test]
+async fn the_history_is_there_after_a_restart_and_knows_what_held_before() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("health.db");
+    let history = HealthHistory::open(&path).unwrap();
+    let summary = HealthEntry {
+        kind: HealthEntryKind::Summary,
+        tally: Some(Tally {
+            healthy: 7,
+            unhealthy: 1,
+            took_ms_max: 12,
+            ..Tally::default()
+        }),
+        ..entry(30, "http", Status::Healthy)
+    };
+    let all = vec![
+        entry(10, "http", Status::Unhealthy),
+        entry(20, "http", Status::Healthy),
+        entry(20, "all", Status::Healthy),
+        summary,
+        entry(40, "all", Status::Degraded),
+    ];
+    history.keep(all[..2].to_vec()).await.unwrap();
+    drop(history);
+    let history = HealthHistory::open(&path).unwrap();
+    let mut newest = history.newest();
+    assert_eq!(*newest.borrow_and_update(), 2);
+    history.keep(all[2..].to_vec()).await.unwrap();
+    assert!(newest.has_changed().unwrap() && *newest.borrow() == 5);
+    let entries =
+        |stored: Vec<cbagent::adapters::health_history::StoredEntry>| -> Vec<HealthEntry> {
+            stored.into_iter().map(|one| one.entry).collect()
+        };
+    assert_eq!(entries(history.after(0, 100).await.unwrap()), all);
+    assert_eq!(entries(history.after(3, 1).await.unwrap()), all[3..4]);
+    // What held at 25: the last change of each check before it.
+    assert_eq!(entries(history.since(25, 100).await.unwrap()), all[1..]);
+    assert_eq!(entries(history.since(i64::MIN, 2).await.unwrap()), all[3..]);
+}
+
+#[tokio::test]
+async fn the_history_is_bounded_and_a_broken_file_is_put_aside() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("health.db");
+    let history = HealthHistory::open(&path).unwrap();
+    for round in 0..6 {
+        let many = (0..4_000).map(|n| entry(round * 4_000 + n, "http", Status::Healthy));
+        history.keep(many.collect()).await.unwrap();
+    }
+    let left = history.after(0, 100_000).await.unwrap();
+    assert_eq!((left.len(), left[0].number), (20_000, 4_001));
+    assert!(fs::metadata(&path).unwrap().len() < 4 << 20);
+    drop(history);
+    fs::write(&path, "no database at all".repeat(500)).unwrap();
+    let history = HealthHistory::open(&path).unwrap();
+    assert!(history.after(0, 10).await.unwrap().is_empty());
+    assert!(folder.path().join("health.db.unreadable").exists());
+}
+
+fn options() -> MeshOptions {
+    let extra_config = r#"
+[[check]]
+kind = "database"
+interval = "200ms"
+quick_check = "200ms"
+
+[[check]]
+kind = "exec"
+name = "hangs"
+severity = "warning"
+command = ["/bin/sleep", "30.25"]
+interval = "100ms"
+timeout = "3s"
+
+# The node that lies is to go on.
+[remediation]
+restarts = 0
+"#;
+    MeshOptions {
+        nodes: 1,
+        health_interval: Duration::from_millis(200),
+        extra_config: extra_config.to_owned(),
+        ..MeshOptions::default()
+    }
+}
+
+/// One check as `health show` tells it.
+fn check(mesh: &TestMesh, name: &str) -> Value {
+    let shown = mesh.cbctl(&["health", "show", "-o", "json"]).json();
+    let checks = shown["nodes"][0]["result"]["checks"].as_array().cloned();
+    let mut checks = checks.unwrap_or_default().into_iter();
+    checks
+        .find(|check| check["name"] == name)
+        .unwrap_or_default()
+}
+
+#[test]
+fn a_node_that_lies_is_found_out_and_it_is_remembered() {
+    let mut mesh = TestMesh::start(options());
+    mesh.make_build("1.0", "");
+    mesh.cbctl(&mesh.rollout("1.0")).expect(0);
+    assert!(mesh.put(0, "c", "x", &json!({}), true));
+    // A program that hangs degrades and no more, and holds up no other check.
+    mesh.wait_for("all is judged", LIMIT, |mesh| {
+        (check(mesh, "hangs")["judged"] == "degraded").then_some(())
+    });
+    assert_eq!(check(&mesh, "hangs")["severity"], "warning");
+    for name in ["unit", "http", "cbddc", "database", "host"] {
+        mesh.wait_for(&format!("{name} is healthy"), LIMIT, |mesh| {
+            let of = check(mesh, name);
+            (of["judged"] == "healthy" && of["since"].is_string()).then_some(())
+        });
+    }
+    let mut follower = mesh.cbctl_spawn(&["health", "history", "--follow", "--check", "database"]);
+    mesh.wait_for("the follower has begun", LIMIT, |_| {
+        follower.stdout().contains("database").then_some(())
+    });
+
+    mesh.fault(0, "health-lies");
+    let judged = |mesh: &TestMesh, status: &str| {
+        let of_node = mesh.status_of(0)["result"]["health"].clone();
+        (of_node == status).then_some(())
+    };
+    mesh.wait_for("the lie is found out", LIMIT, |mesh| {
+        judged(mesh, "unhealthy")
+    });
+    let shown = mesh.cbctl(&["health", "show"]);
+    assert_eq!(shown.code, 8, "{shown}");
+    assert!(shown.stdout.contains("quick_check"), "{shown}");
+    mesh.wait_for("the page lies on", LIMIT, |mesh| {
+        (check(mesh, "http")["judged"] == "healthy").then_some(())
+    });
+    mesh.wait_for("the follower was told", LIMIT, |_| {
+        follower.stdout().contains("unhealthy").then_some(())
+    });
+    assert!(follower.lives());
+    follower.kill_now();
+
+    // Another agent remembers.
+    mesh.kill_agent(0);
+    mesh.start_agent(0);
+    let history = mesh
+        .cbctl(&["health", "history", "--since", "10min"])
+        .expect(8);
+    let line = history
+        .stdout
+        .lines()
+        .find(|line| line.contains(" database "));
+    let line = line.expect("a line of the check");
+    assert!(line.contains('█'), "{history}");
+    let json = mesh
+        .cbctl(&["health", "history", "-o", "json"])
+        .expect(8)
+        .json();
+    let entries = json["nodes"][0]["result"]["entries"].as_array().cloned();
+    let of_database: Vec<Value> = entries
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|entry| entry["check"] == "database")
+        .map(|entry| entry["status"].clone())
+        .collect();
+    let begins = ["unknown", "healthy", "unhealthy"];
+    assert_eq!(of_database[..3], begins.map(Value::from), "{json}");
+
+    // What the agent starts ends with it.
+    mesh.wait_for("the program runs again", LIMIT, |mesh| {
+        (check(mesh, "hangs")["judged"] == "degraded").then_some(())
+    });
+    let agent = mesh.node(0).agent_process().expect("it runs").pid;
+    let running = mesh.wait_for("the program runs", LIMIT, |_| sleeping(agent));
+    mesh.stop_agent(0);
+    mesh.wait_for("the program is gone", Duration::from_secs(5), |_| {
+        (!running.join("exe").exists()).then_some(())
+    });
+}
+
+/// The program that hangs, where this agent has started it.
+fn sleeping(agent: u32) -> Option<PathBuf> {
+    let processes = fs::read_dir("/proc").expect("the processes").flatten();
+    let mut processes = processes.map(|process| process.path());
+    processes.find(|process| {
+        let read = |file: &str| fs::read(process.join(file)).unwrap_or_default();
+        let status = String::from_utf8_lossy(&read("status")).into_owned();
+        let of_agent = status.lines().any(|line| line == format!("PPid:\t{agent}"));
+        of_agent && read("cmdline") == b"/bin/sleep\x0030.25\x00"
+    })
+}

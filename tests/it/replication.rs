@@ -1,0 +1,87 @@
+//! `cbctl replication` on real meshes: what each fault leads to, and that nothing else is found.
+
+mod calm;
+mod contents;
+mod faults;
+mod following;
+mod hosted;
+mod offline;
+mod unproven;
+
+use cbddc_tests::mesh::{MeshOptions, Ran, TestMesh};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A number from the environment, for long runs.
+fn setting(name: &str, usual: usize) -> usize {
+    let set = std::env::var(name).ok();
+    set.map_or(usual, |text| text.parse().expect("a number"))
+}
+
+/// A mesh of that many nodes on a good build, with writes on each node now and then.
+fn mesh_of(nodes: usize) -> TestMesh {
+    mesh_with(nodes, "")
+}
+
+/// The same with a build that has these faults from its start.
+fn mesh_with(nodes: usize, faults: &str) -> TestMesh {
+    let mesh = TestMesh::start(MeshOptions {
+        nodes,
+        ..MeshOptions::default()
+    });
+    mesh.make_build("1.0", faults);
+    mesh.cbctl(&mesh.rollout("1.0")).expect(0);
+    mesh.wait_until_all_run("1.0", LIMIT);
+    mesh
+}
+
+/// Kills a node, and waits until its agent has started it again.
+fn restart(mesh: &TestMesh, index: usize) {
+    let before = mesh.node_pid(index);
+    let process = mesh.node(index).node_process();
+    process.expect("the node runs").kill();
+    mesh.wait_for("the node is back", LIMIT, |mesh| {
+        let back = mesh.node_pid(index).is_some_and(|pid| Some(pid) != before);
+        (back && mesh.stats(index).is_some()).then_some(())
+    });
+}
+
+/// An audit of everything, with the short times of tests.
+fn audit(mesh: &TestMesh, more: &[&str]) -> Ran {
+    // Below the limit of a command here, so that a node that never catches up is told by its name.
+    let quiesce = ["--quiesce", "45s"];
+    let quiesce = if more.contains(&"--quiesce") {
+        &[]
+    } else {
+        &quiesce[..]
+    };
+    let line = ["replication", "audit", "-o", "json", "--settle", "1s"];
+    mesh.cbctl(&[&line[..], quiesce, more].concat())
+}
+
+/// How many findings of each kind there are.
+fn counts(ran: &Ran) -> BTreeMap<String, u64> {
+    let json = ran.json();
+    let counts = json["counts"].as_object().expect("counts");
+    let counts = counts.iter();
+    counts
+        .map(|(kind, count)| (kind.clone(), count.as_u64().expect("a number")))
+        .collect()
+}
+
+/// The kinds that were found, in the order of their words.
+fn kinds(ran: &Ran) -> Vec<String> {
+    counts(ran).into_keys().collect()
+}
+
+/// The findings of a kind.
+fn findings(ran: &Ran, kind: &str) -> Vec<Value> {
+    let json = ran.json();
+    let all = json["findings"].as_array().expect("findings").iter();
+    all.filter(|finding| finding["kind"] == kind)
+        .cloned()
+        .collect()
+}

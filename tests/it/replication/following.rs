@@ -1,0 +1,59 @@
+//! Agents find by themselves what goes wrong on their nodes, and write it down once.
+
+use super::LIMIT;
+use cbddc_tests::mesh::{MeshOptions, TestMesh, Writer};
+
+#[test]
+fn findings_are_in_the_journal_and_in_the_check() {
+    let mesh = TestMesh::start(MeshOptions::default());
+    for node in mesh.nodes() {
+        let config = std::fs::read_to_string(node.config()).expect("a configuration");
+        let keys = "[cbddc]\nfollow_interval = \"500ms\"\nstalled_after = \"3s\"";
+        std::fs::write(node.config(), config.replace("[cbddc]", keys)).expect("written");
+    }
+    let mut mesh = mesh;
+    for index in 0..3 {
+        mesh.stop_agent(index);
+        mesh.start_agent(index);
+    }
+    mesh.make_build("1.0", "");
+    mesh.cbctl(&mesh.rollout("1.0")).expect(0);
+    let writer = Writer::start(&mesh, "orders");
+    // A clock that has seen nothing of a node yet says nothing.
+    mesh.wait_for("events are everywhere", LIMIT, |mesh| {
+        let clock = mesh.stats(2)?["clock"].clone();
+        clock.as_object().filter(|clock| clock.len() == 3).map(drop)
+    });
+    mesh.fault(1, "dup-every=5");
+    mesh.fault(2, "stall-sync");
+    let told = |mesh: &TestMesh, index: usize, word: &str| {
+        let lines = mesh.journal(index);
+        let of_word = lines.iter().filter(|line| {
+            line["kind"] == "replication"
+                && line["text"]
+                    .as_str()
+                    .is_some_and(|text| text.starts_with(word))
+        });
+        of_word.count()
+    };
+    mesh.wait_for("n2 tells of duplicates", LIMIT, |mesh| {
+        (told(mesh, 1, "duplicate:") > 0).then_some(())
+    });
+    mesh.wait_for("n3 tells that it is stalled", LIMIT, |mesh| {
+        (told(mesh, 2, "stalled:") > 0).then_some(())
+    });
+    let line = ["replication", "check", "-o", "json", "--wait", "1s"];
+    let ran = mesh.cbctl(&line).expect(8);
+    let json = ran.json();
+    let found = json["found_by_agents"].as_array().expect("findings");
+    let has = |kind: &str, node: &str| {
+        found
+            .iter()
+            .any(|it| it["kind"] == kind && it["node"] == node)
+    };
+    assert!(has("duplicate", "n2") && has("stalled", "n3"), "{ran}");
+    assert!(!found.iter().any(|it| it["node"] == "n1"), "{ran}");
+    // One line per kind and origin, however often it is seen: three nodes write.
+    assert!(told(&mesh, 1, "duplicate:") <= 3);
+    drop(writer);
+}
