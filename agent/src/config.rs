@@ -16,7 +16,7 @@ mod triggers;
 pub use checks::{CheckConfig, HttpsTrust, ProbeConfig};
 pub use clusters::{ChannelMode, Cluster};
 pub use sections::{Health, Limits, Peers, Service, TlsFiles};
-pub use triggers::Triggers;
+pub use triggers::{CutOff, Triggers};
 
 use cbddc_domain::access::LocalRoles;
 use cbddc_domain::id::NodeName;

@@ -19,7 +19,7 @@ use cbagent::adapters::skews::Skews;
 use cbagent::adapters::snapshots::SnapshotStore;
 use cbagent::adapters::world::HostWorld;
 use cbagent::agent_check::answer_haproxy;
-use cbagent::config::{ChannelMode, CheckConfig, Cluster, Config, HttpsTrust, ProbeConfig};
+use cbagent::config::{ChannelMode, CheckConfig, Cluster, Config, CutOff, HttpsTrust, ProbeConfig};
 use cbagent::follow::Following;
 use cbagent::grpc::Services;
 use cbagent::ports::Supervisor;
@@ -121,8 +121,8 @@ pub(crate) fn world(
         peers,
         drained: AtomicBool::new(false),
         // A table that an earlier start made is taken away once.
-        cut_off: AtomicBool::new(config.triggers.quarantine_ports.is_some()),
-        quarantine_ports: config.triggers.quarantine_ports.clone(),
+        blocks: AtomicBool::new(matches!(config.triggers.cut_off, Some(CutOff::Ports(_)))),
+        cut_off: config.triggers.cut_off.clone(),
         found_dir: config.triggers.found_dir.clone(),
     })
 }

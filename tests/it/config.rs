@@ -3,7 +3,7 @@
 mod checks;
 mod clusters;
 
-use cbagent::config::{ChannelMode, Config, ConfigError, Folders, RUN_DIR, STATE_DIR};
+use cbagent::config::{ChannelMode, Config, ConfigError, CutOff, Folders, RUN_DIR, STATE_DIR};
 use cbddc_domain::id::NodeName;
 use cbddc_domain::replication::Topology;
 use cbddc_domain::trigger::{Reaction, Trigger};
@@ -118,7 +118,7 @@ agent_check = "127.0.0.1:7444"
         (policy.baked, policy.quarantine),
         (Reaction::RevertNode, true)
     );
-    assert_eq!(config.triggers.quarantine_ports, Some(vec![4001]));
+    assert_eq!(config.triggers.cut_off, Some(CutOff::Ports(vec![4001])));
     assert_eq!(config.triggers.agent_check, "127.0.0.1:7444".parse().ok());
     assert_eq!(config.peers.poll, Duration::from_secs(60));
     assert_eq!(config.peers.probe, Duration::from_millis(700));
@@ -183,12 +183,22 @@ fn faults_are_named_one_by_one() {
         (
             "[service]",
             "[triggers]\nquarantine = true\n[service]",
-            "triggers.quarantine: needs `ports` under [quarantine]",
+            "triggers.quarantine: needs `ports`, or `by = \"stop\"`, under [quarantine]",
         ),
         (
             "[service]",
             "[quarantine]\nports = [\"sync\"]\n[service]",
             "quarantine.ports: must be ports as texts",
+        ),
+        (
+            "[service]",
+            "[quarantine]\nby = \"stop\"\nports = [\"4001\"]\n[service]",
+            "quarantine.ports: blocks nothing where a node is stopped",
+        ),
+        (
+            "[service]",
+            "[quarantine]\nby = \"hope\"\n[service]",
+            "quarantine.by: must be nftables or stop",
         ),
         (
             "[service]",

@@ -235,6 +235,23 @@ fn no_mesh_breaks_a_rule() {
     }
 }
 
+/// How many meshes with quarantines are run.
+const QUARANTINE_SEEDS: u64 = 2_000;
+
+#[test]
+fn a_node_that_a_quarantine_stops_is_never_started_before_it_is_let_go() {
+    let one = from_environment("CBDDC_SIM_QUARANTINE_SEED");
+    let seeds = one.map_or(0..QUARANTINE_SEEDS, |seed| seed..seed + 1);
+    for seed in seeds {
+        let report = meshes::run_with_quarantines(seed, one.is_some());
+        let trace = report.trace.join("\n");
+        assert_eq!(
+            report.broken, None,
+            "with CBDDC_SIM_QUARANTINE_SEED={seed}\n{trace}"
+        );
+    }
+}
+
 /// The transitions that the doc of `phase.rs` draws, as words.
 fn drawn() -> BTreeSet<(String, String)> {
     let source = include_str!("../../agent/domain/src/phase.rs");

@@ -1,10 +1,11 @@
 //! One agent's whole state, the events that may happen to it, and what it decides to do.
 
+mod effect;
 mod refusal;
 
+pub use effect::{Effect, Pending};
 pub use refusal::Refusal;
 
-use crate::build::BuildRef;
 use crate::generation::{GenerationNumber, History};
 use crate::id::NodeName;
 use crate::phase::Phase;
@@ -158,38 +159,6 @@ pub struct RolloutEntry {
     pub started_wall_ms: i64,
     /// How it ended here; unset while it has not.
     pub outcome: Option<String>,
-}
-
-/// An effect that was ordered and has not reported back.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pending {
-    /// Its number.
-    pub number: u64,
-    /// What to do. Doing it twice is the same as once.
-    pub effect: Effect,
-}
-
-/// What the engine is to do to the world.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Effect {
-    /// Get the build from a peer, unless it is here and intact.
-    Fetch(BuildRef),
-    /// Stop the writers, wait until local events have reached the peers.
-    Drain,
-    /// Stop the node.
-    Stop,
-    /// Take a verified snapshot of the database under this name.
-    Snapshot(String),
-    /// Put this snapshot in the database's place, keeping what is replaced under the second name.
-    Restore(String, String),
-    /// Point `current` to the build, or to nothing.
-    Point(Option<BuildRef>),
-    /// Start the node and let its writers go on.
-    Start,
-    /// Stop the node as before a switch, as far as it lets itself be, and start it again.
-    Restart,
-    /// Wait until the node is ready, within the configured limit.
-    Check,
 }
 
 /// What the engine does besides the one awaited effect; none of these needs an outcome.

@@ -34,6 +34,7 @@ pub fn step(context: &Context, node: &Node, event: Event, now: &Now) -> Result<S
     };
     let reply = turn.take(event)?;
     turn.settle();
+    turn.keep_halted();
     Ok(Step {
         node: turn.node,
         reply,
@@ -130,6 +131,9 @@ impl Turn<'_> {
     fn order(&mut self, effect: Effect) {
         let (kind, text) = effect_words(&effect);
         self.say(kind, text);
+        if matches!(effect, Effect::Start | Effect::Restart) {
+            self.node.stops.halted = false;
+        }
         self.node.effects += 1;
         let pending = Pending {
             number: self.node.effects,
@@ -222,6 +226,10 @@ fn effect_words(effect: &Effect) -> (&'static str, String) {
         ),
         Effect::Start => ("start", "starting the node".into()),
         Effect::Restart => ("restart", "stopping the node and starting it again".into()),
+        Effect::Halt => (
+            "halt",
+            "stopping the node, which stays stopped until it is let go".into(),
+        ),
         Effect::Check => ("check", "checking that the node is ready".into()),
     }
 }

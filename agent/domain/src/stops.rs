@@ -12,6 +12,8 @@ pub struct Stops {
     pub drained: Option<Stopped>,
     /// The node is cut off from its peers; its data stays.
     pub quarantined: Option<Stopped>,
+    /// The node was stopped for that, where policy cuts it off so.
+    pub halted: bool,
     /// No rollout begins here.
     pub frozen: Option<Freeze>,
 }

@@ -167,6 +167,8 @@ pub struct Policy {
     pub baked: Reaction,
     /// Whether a node that would spread damage, and may not go back again, is cut off from its peers.
     pub quarantine: bool,
+    /// Whether a node that is quarantined is stopped, rather than cut off while it runs.
+    pub quarantine_stops: bool,
 }
 
 impl Policy {
@@ -192,6 +194,7 @@ impl Policy {
             baking: baking.into(),
             baked: Reaction::Alarm,
             quarantine: false,
+            quarantine_stops: false,
         }
     }
 

@@ -10,6 +10,7 @@ use crate::adapters::raised::raised_in;
 use crate::adapters::snapshots::{NewSnapshot, SnapshotError, SnapshotStore};
 use crate::adapters::startable::{Selinux, why_not_startable};
 use crate::adoption::entry;
+use crate::config::CutOff;
 use crate::error_chain;
 use crate::ports::{Compared, EffectError, Stop, Supervisor, Told, UnitState, World};
 use async_trait::async_trait;
@@ -60,10 +61,10 @@ pub struct HostWorld {
     pub peers: Peers,
     /// Whether a person stopped the traffic: then a start does not let it go on.
     pub drained: AtomicBool,
-    /// Whether this agent has cut the node off.
-    pub cut_off: AtomicBool,
-    /// The ports that a quarantine blocks; unset: it is not set up.
-    pub quarantine_ports: Option<Vec<u16>>,
+    /// Whether this agent has blocked the node's ports.
+    pub blocks: AtomicBool,
+    /// How a quarantine cuts the node off; unset: it is not set up.
+    pub cut_off: Option<CutOff>,
     /// Where triggers are raised by files; unset: nowhere.
     pub found_dir: Option<PathBuf>,
 }
@@ -96,6 +97,7 @@ impl World for HostWorld {
             Effect::Point(build) => self.point(build.clone()).await,
             Effect::Start => self.start().await,
             Effect::Restart => self.restart().await,
+            Effect::Halt => self.halt().await,
             Effect::Check => self.check().await,
         }
     }
@@ -137,19 +139,22 @@ impl World for HostWorld {
 
     async fn apply_stops(&self, stops: &Stops) -> Result<(), EffectError> {
         let (drained, cut) = (stops.drained.is_some(), stops.quarantined.is_some());
-        let quarantined = match (&self.quarantine_ports, cut) {
-            (Some(ports), true) => quarantine::apply(&quarantine::quarantine_rules(ports)).await,
-            (Some(_), false) if self.cut_off.swap(false, Ordering::Relaxed) => {
+        let quarantined = match (&self.cut_off, cut) {
+            (Some(CutOff::Ports(ports)), true) => {
+                let blocked = quarantine::apply(&quarantine::quarantine_rules(ports)).await;
+                self.blocks.store(blocked.is_ok(), Ordering::Relaxed);
+                blocked
+            }
+            (Some(CutOff::Ports(_)), false) if self.blocks.swap(false, Ordering::Relaxed) => {
                 quarantine::apply(&quarantine::release_rules()).await
             }
+            // The engine stops the node, and starts it again.
+            (Some(CutOff::Stop), true) => Ok(()),
             (Some(_) | None, false) => Ok(()),
             (None, true) => Err(EffectError(
-                "no `ports` stand under [quarantine] in the agent's configuration, so nothing is cut off".into(),
+                "neither `ports` nor `by = \"stop\"` stands under [quarantine] in the agent's configuration, so nothing is cut off".into(),
             )),
         };
-        if quarantined.is_ok() {
-            self.cut_off.store(cut, Ordering::Relaxed);
-        }
         if self.drained.swap(drained, Ordering::Relaxed) != drained || drained {
             let command = match drained {
                 true => stop_writers(&self.quiesce).await,
@@ -318,16 +323,30 @@ impl HostWorld {
         Ok(Some(format!("the node runs as process {pid}")))
     }
 
-    /// Its events are given their time, as before a switch; what cannot be had is gone without.
     async fn restart(&self) -> Result<Option<String>, EffectError> {
+        let mut notes = self.stop_gently().await?;
+        notes.extend(self.start().await?);
+        Ok(Some(notes.join("; ")))
+    }
+
+    async fn halt(&self) -> Result<Option<String>, EffectError> {
+        let notes = match self.supervisor.state().await? {
+            UnitState::Running { .. } => self.stop_gently().await?,
+            // It is kept from starting all the same.
+            UnitState::Stopped { .. } => self.stop().await?.into_iter().collect(),
+        };
+        Ok((!notes.is_empty()).then(|| notes.join("; ")))
+    }
+
+    /// Its events are given their time, as before a switch; what cannot be had is gone without.
+    async fn stop_gently(&self) -> Result<Vec<String>, EffectError> {
         let mut notes = Vec::new();
         match quiesce(&self.quiesce).await {
             Ok(_) => {}
             Err(error) => notes.push(error_chain(&error)),
         }
         notes.extend(self.stop().await?);
-        notes.extend(self.start().await?);
-        Ok(Some(notes.join("; ")))
+        Ok(notes)
     }
 
     /// Ready: the process is the same throughout, and every check is acceptable.

@@ -16,10 +16,19 @@ pub struct Triggers {
     pub policy: Policy,
     /// Where triggers are raised by files. Default: nowhere.
     pub found_dir: Option<PathBuf>,
-    /// The ports that a quarantine blocks. Default: none, and there is no quarantine.
-    pub quarantine_ports: Option<Vec<u16>>,
+    /// How a node is cut off from its peers. Default: not at all, and there is no quarantine.
+    pub cut_off: Option<CutOff>,
     /// Where HAProxy's agent-check is answered, on loopback. Default: nowhere.
     pub agent_check: Option<SocketAddr>,
+}
+
+/// How a node is cut off from its peers, without losing data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CutOff {
+    /// Its sync ports are blocked, and it serves its host.
+    Ports(Vec<u16>),
+    /// It is stopped, once its events have had their time to reach the peers.
+    Stop,
 }
 
 /// What a section says of policy, and nothing where it does not.
@@ -40,7 +49,7 @@ pub(super) struct Given {
     /// What goes before that in meshes of one environment.
     there: BTreeMap<Environment, Said>,
     found_dir: Option<PathBuf>,
-    quarantine_ports: Option<Vec<u16>>,
+    cut_off: Option<CutOff>,
     agent_check: Option<SocketAddr>,
 }
 
@@ -78,16 +87,32 @@ pub(super) fn triggers(
         }
         ports
     });
+    let by = reader.string("by").unwrap_or_else(|| "nftables".to_owned());
+    let cut_off = match (by.as_str(), ports) {
+        ("nftables", ports) => ports.map(CutOff::Ports),
+        ("stop", None) => Some(CutOff::Stop),
+        ("stop", Some(_)) => {
+            reader.fault(
+                "ports",
+                "blocks nothing where a node is stopped: leave it out, or `by = \"nftables\"`",
+            );
+            None
+        }
+        _ => {
+            reader.fault("by", "must be nftables or stop");
+            None
+        }
+    };
     reader.finish();
-    let mut cut_off = vec![("triggers".to_owned(), &anywhere)];
+    let mut asked = vec![("triggers".to_owned(), &anywhere)];
     for (key, environment) in ENVIRONMENTS {
         let said = there.get(&environment);
-        cut_off.extend(said.map(|said| (format!("triggers.{key}"), said)));
+        asked.extend(said.map(|said| (format!("triggers.{key}"), said)));
     }
-    for (section, said) in cut_off {
-        if said.quarantine == Some(true) && ports.is_none() {
+    for (section, said) in asked {
+        if said.quarantine == Some(true) && cut_off.is_none() {
             faults.push(format!(
-                "{section}.quarantine: needs `ports` under [quarantine]"
+                "{section}.quarantine: needs `ports`, or `by = \"stop\"`, under [quarantine]"
             ));
         }
     }
@@ -110,7 +135,7 @@ pub(super) fn triggers(
         anywhere,
         there,
         found_dir,
-        quarantine_ports: ports,
+        cut_off,
         agent_check,
     }
 }
@@ -169,10 +194,11 @@ impl Given {
             policy.baked = said.baked.unwrap_or(policy.baked);
             policy.quarantine = said.quarantine.unwrap_or(policy.quarantine);
         }
+        policy.quarantine_stops = self.cut_off == Some(CutOff::Stop);
         Triggers {
             policy,
             found_dir: self.found_dir,
-            quarantine_ports: self.quarantine_ports,
+            cut_off: self.cut_off,
             agent_check: self.agent_check,
         }
     }

@@ -131,6 +131,7 @@ fn engine_error(error: EngineError) -> Status {
                 | Refusal::Forgotten(_)
                 | Refusal::Alarmed(_)
                 | Refusal::Frozen { .. }
+                | Refusal::Quarantined { .. }
                 | Refusal::Confirmed { .. } => Code::FailedPrecondition,
                 Refusal::NotBack(_) => Code::PermissionDenied,
             };

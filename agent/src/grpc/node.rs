@@ -244,6 +244,9 @@ pub(crate) fn phase_text(node: &Node) -> String {
         Phase::Steady { running: None } => "nothing was rolled out yet".into(),
         Phase::Steady {
             running: Some(number),
+        } if node.stops.halted => format!("stopped for its quarantine; {} follows", runs(*number)),
+        Phase::Steady {
+            running: Some(number),
         } => format!("runs {}", runs(*number)),
         Phase::Prepared { next, .. } => format!("prepared for {next}"),
         Phase::Switching(switch) => {

@@ -39,6 +39,8 @@ pub struct Checker {
     triggered: BTreeMap<usize, BTreeSet<GenerationNumber>>,
     /// Starts before the way back, by host: when.
     restarts: BTreeMap<usize, Vec<(BootId, u64)>>,
+    /// Whether a quarantine stops a node.
+    pub quarantine_stops: bool,
     /// How often policy allows them.
     pub remediation: Option<Remediation>,
     /// How many ways back triggers began, and how many records were decided that agents proposed.

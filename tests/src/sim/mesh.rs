@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 mod agents;
 mod memory;
 mod network;
+mod stops;
 mod words;
 
 /// How long asking the voters may take.
@@ -202,6 +203,8 @@ pub struct Mesh {
     pub trace: Option<Vec<String>>,
     /// How many steps were taken.
     pub steps: u64,
+    /// Chooses whom a person quarantines, where one does.
+    pub stops: Option<Random>,
     faults: Faults,
     healed: bool,
     /// The most rounds of gossip until every node knew the winner.
@@ -250,6 +253,7 @@ impl Mesh {
             seen: BTreeSet::new(),
             trace: trace.then(Vec::new),
             steps: 0,
+            stops: None,
             faults,
             healed: false,
             rounds: 0,
@@ -503,6 +507,7 @@ impl Mesh {
                 self.hosts[host].next_peer += 1;
                 let peer = self.hosts[host].next_peer % self.hosts.len();
                 self.gossip(host, peer);
+                self.stop_or_let_go(host);
                 if self.random.chance(50) {
                     let host = &mut self.hosts[host];
                     host.backup = (host.node.clone(), host.world.clone());

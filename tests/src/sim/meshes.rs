@@ -28,7 +28,19 @@ pub struct Report {
 
 /// Runs the mesh of `seed`.
 pub fn run(seed: u64, trace: bool) -> Report {
+    report(rough_mesh(seed, trace))
+}
+
+/// The same where a person quarantines nodes now and then, which stops them.
+pub fn run_with_quarantines(seed: u64, trace: bool) -> Report {
     let mut mesh = rough_mesh(seed, trace);
+    mesh.stops = Some(Random::new(!seed));
+    mesh.policy.quarantine_stops = true;
+    mesh.checker.quarantine_stops = true;
+    report(mesh)
+}
+
+fn report(mut mesh: Mesh) -> Report {
     let result = mesh.run();
     Report {
         broken: result.err(),
@@ -103,6 +115,7 @@ fn policy(random: &mut Random) -> Policy {
         baking: baking.into(),
         baked,
         quarantine: false,
+        quarantine_stops: false,
     }
 }
 

@@ -137,6 +137,10 @@ impl World {
                 self.process = None;
                 self.start(behaviour)
             }
+            Effect::Halt => {
+                self.process = None;
+                Ok(Ok(()))
+            }
             Effect::Check => Ok(match &self.process {
                 None => Err("the node does not run".into()),
                 Some(process) => match behaviour.of(&process.build) {

@@ -72,6 +72,16 @@ pub enum Refusal {
         /// Seconds until it ends, rounded up.
         left_s: u64,
     },
+    /// The node is quarantined.
+    #[error(
+        "quarantined by {by}: {reason}: let it go with `cbctl node release`, or roll out to the others with --node"
+    )]
+    Quarantined {
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
     /// An agent proposed something else than the way back.
     #[error("{0}")]
     NotBack(String),
@@ -102,6 +112,7 @@ impl Refusal {
             Self::Forgotten(_) => "forgotten",
             Self::Alarmed(_) => "alarmed",
             Self::Frozen { .. } => "frozen",
+            Self::Quarantined { .. } => "quarantined",
             Self::NotBack(_) => "not_back",
             Self::Unknown(_) => "unknown",
         }

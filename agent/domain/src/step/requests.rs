@@ -25,6 +25,9 @@ impl Turn<'_> {
         if prepare.kind == ProposalKind::Rollout {
             self.check_frozen()?;
             self.check_alarms()?;
+            if prepare.next.is_some() {
+                self.check_quarantine()?;
+            }
         }
         if let Some(reason) = prepare
             .next
@@ -146,6 +149,7 @@ impl Turn<'_> {
             return Err(Refusal::NoLease(epoch));
         }
         match self.node.phase.clone() {
+            Phase::Prepared { .. } if self.is_kept_stopped() => self.check_quarantine(),
             Phase::Prepared { running, next } if next == release && self.node.pending.is_none() => {
                 if running.is_some_and(|running| *self.release_of(running) == release) {
                     return Err(Refusal::Unknown(format!(

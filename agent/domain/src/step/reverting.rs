@@ -207,6 +207,11 @@ impl Turn<'_> {
             (RevertStep::Start | RevertStep::Check, Some(Fallback::Nothing), _) => {
                 self.reverted(to)
             }
+            (RevertStep::Start | RevertStep::Check, Some(Fallback::Generation(_)), _)
+                if self.is_kept_stopped() =>
+            {
+                self.reverted(to)
+            }
             // Rule 17: what the voters say may change where it goes.
             (RevertStep::Start, Some(Fallback::Generation(_)), _) if self.waits_for_voters() => {}
             (RevertStep::Start, Some(Fallback::Generation(_)), _) => {

@@ -1,9 +1,13 @@
 //! Traffic, peers and rollouts that a person stops and lets go.
 
 use super::Turn;
-use crate::node::Refusal;
+use crate::node::{Effect, Refusal};
+use crate::phase::{CauseKind, Phase};
 use crate::stops::{Freeze, Stopped, StopsChange};
 use crate::trigger::Decision;
+
+/// Why a rollout ends on a node that is stopped.
+pub(super) const QUARANTINED: &str = "the node was quarantined, and is stopped for it";
 
 impl Turn<'_> {
     pub(super) fn change_stops(&mut self, change: &StopsChange, reason: String, by: &str) {
@@ -24,6 +28,7 @@ impl Turn<'_> {
             }
             StopsChange::Quarantined(true) => {
                 stops.quarantined.get_or_insert(Stopped { by, reason });
+                self.leave_what_would_start();
                 "quarantined"
             }
             StopsChange::Quarantined(false) => {
@@ -49,6 +54,61 @@ impl Turn<'_> {
         if self.node.stops != before || kind == "thawed" {
             self.say(kind, why);
         }
+    }
+
+    /// Whether this node is stopped for as long as it is quarantined.
+    pub(super) fn is_kept_stopped(&self) -> bool {
+        self.context.policy.quarantine_stops && self.node.stops.quarantined.is_some()
+    }
+
+    /// A node on probation is to be stopped for good: its rollout ends here.
+    fn leave_what_would_start(&mut self) {
+        if !self.is_kept_stopped() {
+            return;
+        }
+        if !self.waits_for_voters() {
+            self.node.restart = None;
+        }
+        if matches!(self.node.phase, Phase::Probation(_)) {
+            self.begin_revert(CauseKind::Ordered, QUARANTINED.to_owned());
+        }
+    }
+
+    /// Stops a node that is quarantined in that way once nothing else is under way, and starts it again
+    /// once it is let go.
+    pub(super) fn keep_halted(&mut self) {
+        let (Phase::Steady { running } | Phase::Prepared { running, .. }) = self.node.phase else {
+            return;
+        };
+        let Some(running) = running else { return };
+        if self.node.pending.is_some() || self.restart_scheduled() {
+            return;
+        }
+        match (self.is_kept_stopped(), self.node.stops.halted) {
+            (true, false) => {
+                self.node.stops.halted = true;
+                self.order(Effect::Halt);
+            }
+            (false, true) => {
+                self.node.stops.halted = false;
+                let revoked = self.revocation_reason(self.release_of(running)).is_some();
+                if !revoked && !self.must_switch() {
+                    self.order(Effect::Start);
+                }
+            }
+            (true, true) | (false, false) => {}
+        }
+    }
+
+    /// A rollout does not begin on a node that is quarantined: it would not be joined by its peers.
+    pub(super) fn check_quarantine(&self) -> Result<(), Refusal> {
+        let quarantined = self.node.stops.quarantined.as_ref();
+        quarantined.map_or(Ok(()), |stopped| {
+            Err(Refusal::Quarantined {
+                by: stopped.by.clone(),
+                reason: stopped.reason.clone(),
+            })
+        })
     }
 
     /// A person who lets rollouts begin again has seen what the triggers ask.

@@ -1,6 +1,7 @@
 //! What follows from effects: the steps of a switch.
 
 use super::Turn;
+use super::stopping::QUARANTINED;
 use crate::generation::{Fallback, GenerationNumber};
 use crate::node::{Effect, Held, Retry};
 use crate::phase::{CauseKind, Phase, Probation, Purpose, Switch, SwitchStep};
@@ -86,10 +87,15 @@ impl Turn<'_> {
     }
 
     pub(super) fn enter_switch_step(&mut self, at: SwitchStep) {
+        let is_kept_stopped = self.is_kept_stopped();
         let Phase::Switching(switch) = &mut self.node.phase else {
             return;
         };
         switch.at = at;
+        if is_kept_stopped && at >= SwitchStep::Start {
+            let switch = switch.clone();
+            return self.switch_checked(&switch);
+        }
         let (to, restore) = (switch.to, switch.restore.clone());
         let build = self.release_of(to).build.clone();
         match at {
@@ -194,6 +200,9 @@ impl Turn<'_> {
         if switch.at >= SwitchStep::Start {
             return None;
         }
+        if self.is_kept_stopped() && matches!(switch.purpose, Purpose::Rollout { .. }) {
+            return Some((CauseKind::Ordered, QUARANTINED.to_owned()));
+        }
         let release = self.release_of(switch.to);
         if let Some(reason) = self.revocation_reason(release) {
             return Some((CauseKind::Superseded, reason));
@@ -238,7 +247,12 @@ impl Turn<'_> {
         if switch.restore.is_some() {
             self.owe(format!("replaced-g{}", switch.to));
         }
-        self.say("switched", format!("generation {} runs", switch.to));
+        let how = if self.is_kept_stopped() {
+            "is what runs once the node is let go"
+        } else {
+            "runs"
+        };
+        self.say("switched", format!("generation {} {how}", switch.to));
     }
 
     pub(super) fn owe(&mut self, snapshot: String) {
@@ -272,7 +286,8 @@ impl Turn<'_> {
         // The writers may have been stopped: starting a node that runs lets them go on. One whose
         // build is revoked may have ended, and must not start again.
         let revoked = running.is_some_and(|n| self.revocation_reason(self.release_of(n)).is_some());
-        if running.is_some() && !revoked && !self.waits_for_voters() {
+        let stays = self.waits_for_voters() || self.is_kept_stopped();
+        if running.is_some() && !revoked && !stays {
             self.order(Effect::Start);
         }
     }
@@ -314,8 +329,12 @@ impl Turn<'_> {
     }
 
     pub(super) fn effect_failed(&mut self, number: u64, error: &str) {
+        let halts = matches!(&self.node.pending, Some(pending) if pending.effect == Effect::Halt);
         if !self.take_pending(number) {
             return;
+        }
+        if halts {
+            self.node.stops.halted = false;
         }
         self.say("effect_failed", error);
         match self.node.phase.clone() {

@@ -1,5 +1,6 @@
 //! The rules, one by one: from a state, through events, to what the node shows after each.
 
+mod halts;
 mod hosts;
 mod stops;
 mod triggers;
@@ -281,6 +282,7 @@ fn shown(node: &Node) -> String {
         Effect::Point(_) => " point",
         Effect::Start => " start",
         Effect::Restart => " restart",
+        Effect::Halt => " halt",
         Effect::Check => " check",
     });
     format!("{phase}{}", effect.unwrap_or_default())

@@ -20,6 +20,10 @@ impl Turn<'_> {
         if self.node.phase.running() != Some(generation) || self.node.pending.is_some() {
             return;
         }
+        // It is stopped on purpose.
+        if self.is_kept_stopped() {
+            return;
+        }
         self.note_bake(observation.is_clean());
         self.note_found(observation);
         if let Some((trigger, cause)) = self.ripe(observation) {

@@ -33,6 +33,9 @@ impl Turn<'_> {
 
     /// The node's process ended by itself.
     pub(super) fn exited(&mut self, how: &str) {
+        if self.is_kept_stopped() {
+            return;
+        }
         match self.node.phase.clone() {
             Phase::Steady { running: Some(_) }
             | Phase::Prepared {
@@ -60,7 +63,7 @@ impl Turn<'_> {
         }
     }
 
-    fn restart_scheduled(&self) -> bool {
+    pub(super) fn restart_scheduled(&self) -> bool {
         self.node
             .restart
             .as_ref()
@@ -102,6 +105,12 @@ impl Turn<'_> {
         match running {
             _ if restart.under_way => self.node.restart = None,
             None => self.node.restart = None,
+            Some(_) if self.is_kept_stopped() => {
+                let at = self.now.deadline(BACKOFF_MS_MAX);
+                if let Some(restart) = &mut self.node.restart {
+                    (restart.at, restart.under_way) = (at, true);
+                }
+            }
             // Never start a revoked build (the design's third "must never happen").
             Some(running) if self.revocation_reason(self.release_of(running)).is_some() => {}
             Some(_) => {
@@ -162,6 +171,8 @@ impl Turn<'_> {
     /// The agent starts: finish or undo what it finds.
     pub(super) fn started(&mut self, node_runs: bool, wait_ms: u64) {
         self.node.pending = None;
+        // It may have been started meanwhile, by a host that booted without this agent.
+        self.node.stops.halted &= !self.is_kept_stopped();
         let waits = wait_ms > 0 && !node_runs;
         match self.node.phase.clone() {
             Phase::Steady { running: Some(_) }
@@ -188,7 +199,8 @@ impl Turn<'_> {
                 ..
             } => {
                 let revoked = self.revocation_reason(self.release_of(running)).is_some();
-                if !node_runs && !revoked && !self.must_switch() {
+                let stays = self.is_kept_stopped() || self.must_switch();
+                if !node_runs && !revoked && !stays {
                     self.order(Effect::Start);
                 }
             }

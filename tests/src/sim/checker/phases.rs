@@ -167,6 +167,9 @@ impl Checker {
             if (starts || pending.effect == Effect::Restart)
                 && let Some(build) = &host.world.current
             {
+                if self.quarantine_stops && after.stops.quarantined.is_some() {
+                    return Err("starts a node that is quarantined, and stopped for it".into());
+                }
                 if after.register.revoked(&build.digest).is_some() {
                     return Err(format!("starts {build}, which it knows to be revoked"));
                 }

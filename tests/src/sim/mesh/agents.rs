@@ -117,7 +117,7 @@ impl Mesh {
                     Effect::Fetch(_) | Effect::Drain | Effect::Check => 3_000,
                     Effect::Snapshot(_) | Effect::Restore(..) => 2_000,
                     Effect::Stop | Effect::Start => 1_500,
-                    Effect::Restart => 4_000,
+                    Effect::Restart | Effect::Halt => 4_000,
                     Effect::Point(_) => 50,
                 };
                 host.flight = Some(pending);
@@ -196,9 +196,11 @@ impl Mesh {
             Effect::Drain | Effect::Stop | Effect::Snapshot(_) | Effect::Restore(..) => {
                 format!("{effect:?}")
             }
-            Effect::Point(None) | Effect::Start | Effect::Restart | Effect::Check => {
-                format!("{effect:?}")
-            }
+            Effect::Point(None)
+            | Effect::Start
+            | Effect::Restart
+            | Effect::Halt
+            | Effect::Check => format!("{effect:?}"),
         };
         self.note(|| format!("n{}: performed {words}: {well}", index + 1));
         result
