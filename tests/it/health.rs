@@ -2,6 +2,7 @@
 
 use cbagent::adapters::health_history::HealthHistory;
 use cbddc_domain::health::{HealthEntry, HealthEntryKind, Status, Tally};
+use cbddc_tests::clocks;
 use cbddc_tests::mesh::{MeshOptions, TestMesh};
 use serde_json::{Value, json};
 use std::fs;
@@ -208,4 +209,44 @@ fn sleeping(agent: u32) -> Option<PathBuf> {
         let of_agent = status.lines().any(|line| line == format!("PPid:\t{agent}"));
         of_agent && read("cmdline") == b"/bin/sleep\x0030.25\x00"
     })
+}
+
+/// The reasons why a node is not well.
+fn reasons(mesh: &TestMesh, index: usize) -> String {
+    mesh.status_of(index)["result"]["health_reasons"].to_string()
+}
+
+#[test]
+fn a_host_whose_clock_is_wrong_hears_it_from_the_others() {
+    let Some(library) = clocks::library("a host whose clock is ahead of the others") else {
+        return;
+    };
+    let mut mesh = TestMesh::start(MeshOptions::default());
+    mesh.make_build("1.0", "");
+    mesh.cbctl(&mesh.rollout("1.0")).expect(0);
+    let environment = clocks::environment(&library.to_string_lossy(), "+5m");
+    mesh.set_environment(1, environment);
+    mesh.stop_agent(1);
+    mesh.start_agent(1);
+    let others = "ahead of those of the others (2 were asked)";
+    mesh.wait_for("it doubts its clock", LIMIT, |mesh| {
+        reasons(mesh, 1).contains(others).then_some(())
+    });
+    // By five minutes, give or take how long the answers took.
+    let ms: u64 = reasons(&mesh, 1)
+        .split("the clock is ")
+        .nth(1)
+        .and_then(|rest| rest.split(' ').next())
+        .and_then(|ms| ms.parse().ok())
+        .expect("it says by how much");
+    assert!((299_000..=301_000).contains(&ms), "{ms}");
+    assert_eq!(mesh.status_of(1)["result"]["health"], "degraded");
+    // One clock of three is no reason for the others to doubt theirs.
+    for index in [0, 2] {
+        mesh.wait_for("the others stay healthy", LIMIT, |mesh| {
+            let status = mesh.status_of(index);
+            (status["result"]["health"] == "healthy").then_some(())
+        });
+        assert!(!reasons(&mesh, index).contains("clock"));
+    }
 }

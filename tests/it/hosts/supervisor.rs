@@ -76,4 +76,43 @@ fn a_unit_that_hangs_is_masked_or_reloaded_and_a_bus_that_goes_away() {
         (hosts.enter(1, &busctl).code == 0).then_some(())
     });
     roll_out(&hosts, "1.5");
+    what_systemd_does_by_itself_shows(&hosts);
+}
+
+/// What the check of the unit says, and what it comes to.
+fn unit_check(hosts: &Hosts) -> (String, String) {
+    let shown = hosts.cbctl(&["health", "show", "-o", "json"]).json();
+    let checks = shown["nodes"][0]["result"]["checks"].as_array().cloned();
+    let unit = checks
+        .unwrap_or_default()
+        .into_iter()
+        .find(|check| check["name"] == "unit");
+    let unit = unit.unwrap_or_else(|| panic!("no check of the unit in {shown}"));
+    let text = |key: &str| unit[key].as_str().unwrap_or_default().to_owned();
+    (text("judged"), text("detail"))
+}
+
+/// systemd starts a node that was killed again before its agent does, which is no reason to think well
+/// of it.
+fn what_systemd_does_by_itself_shows(hosts: &Hosts) {
+    let watched = "[Service]\nWatchdogSec=1h\n";
+    let path = "/etc/systemd/system/cbddc.service.d/70-watched.conf";
+    hosts.write(1, path, watched, 0o644);
+    hosts.say(1, "systemctl daemon-reload");
+    wait_for("the watchdog is told", PATIENCE, || {
+        let (judged, detail) = unit_check(hosts);
+        (judged == "healthy" && detail.contains("watched every 3600 s")).then_some(())
+    });
+    for _ in 0..3 {
+        let before = pid(hosts);
+        hosts.say(1, "systemctl kill --signal=KILL cbddc");
+        wait_for("systemd starts it again", PATIENCE, || {
+            let now = pid(hosts);
+            (now != before && now != "0").then_some(())
+        });
+    }
+    wait_for("its restarts degrade it", PATIENCE, || {
+        let (judged, detail) = unit_check(hosts);
+        (judged == "degraded" && detail.contains("was started again 3 times")).then_some(())
+    });
 }
