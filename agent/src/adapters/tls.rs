@@ -12,6 +12,7 @@ mod caller;
 mod files;
 mod incoming;
 mod room;
+mod sparing;
 mod verify;
 
 pub use caller::{Caller, ConnectInfo, Shown};
@@ -19,6 +20,7 @@ pub use files::TlsError;
 pub use incoming::{
     HANDSHAKE_LIMIT, HANDSHAKES_MAX, STRANGER_BYTES_MAX, STRANGERS_MAX, TlsStream, incoming,
 };
+pub use sparing::LINES_MAX;
 
 use crate::adapters::belief::{Server, provider};
 use crate::adapters::clock::TrustedTime;

@@ -3,6 +3,7 @@
 
 use super::{member, members_by, mesh, token};
 use crate::access::{Authorities, Target, dial, now_s};
+use cbagent::adapters::tls::LINES_MAX;
 use cbddc_domain::access::Role;
 use cbddc_pki::authority::{Issued, make_csr, make_key};
 use cbddc_pki::token::Token;
@@ -73,6 +74,13 @@ fn a_flood_of_joins_keeps_neither_admins_nor_hosts_out() {
     assert!(
         flooded < calm + MEDIAN_BOUND,
         "{flooded:?}, before {calm:?}"
+    );
+    // Its log is not filled: at most one window ends while the flood goes on.
+    let log = std::fs::read_to_string(mesh.node(0).agent_log()).expect("a log");
+    let lines = log.matches("refused a connection").count();
+    assert!(
+        (1..=2 * LINES_MAX as usize).contains(&lines),
+        "{lines} lines"
     );
     mesh.join(fifth, 0, &late, &[]).expect(0);
     let members = members_by(&mesh, 0);

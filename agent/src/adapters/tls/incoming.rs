@@ -1,6 +1,7 @@
 //! Connections that have proved who they are, for tonic's server.
 
 use super::room::{Place, Room};
+use super::sparing::Sparing;
 use super::{ConnectInfo, Shown, Tls};
 use cbddc_pki::certificate::facts;
 use std::io;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio::time::Sleep;
 use tokio_rustls::server;
 use tokio_stream::Stream;
@@ -87,7 +89,7 @@ impl Connected for TlsStream {
 
 /// Accepts connections and shakes hands, many at once, each within [`HANDSHAKE_LIMIT`].
 ///
-/// A connection that fails or dawdles is closed, logged, and holds up nobody else. Accepting ends
+/// A connection that fails or dawdles is closed, logged (up to so many a minute), and holds up nobody else. Accepting ends
 /// when the stream is dropped. Must be called within a runtime.
 pub fn incoming(
     listener: TcpListener,
@@ -100,6 +102,7 @@ pub fn incoming(
 
 async fn accept(listener: TcpListener, tls: Tls, ready: mpsc::Sender<io::Result<TlsStream>>) {
     let (room, strangers) = (Room::new(HANDSHAKES_MAX), Room::new(STRANGERS_MAX));
+    let log = Arc::new(Sparing::default());
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -115,6 +118,7 @@ async fn accept(listener: TcpListener, tls: Tls, ready: mpsc::Sender<io::Result<
         };
         let place = room.enter(address.ip());
         let (tls, strangers, ready) = (tls.clone(), strangers.clone(), ready.clone());
+        let log = Arc::clone(&log);
         tokio::spawn(async move {
             let shaken = shake_hands(stream, address, &tls, &strangers);
             let shaken = tokio::time::timeout(HANDSHAKE_LIMIT, shaken);
@@ -128,10 +132,21 @@ async fn accept(listener: TcpListener, tls: Tls, ready: mpsc::Sender<io::Result<
             match shaken {
                 // The server may be gone by now; then the connection just ends.
                 Ok(Ok(stream)) => drop(ready.send(Ok(stream)).await),
-                Ok(Err(error)) => tracing::info!(%address, %error, "refused a connection"),
-                Err(_) => tracing::info!(%address, "refused a connection: no handshake in time"),
+                Ok(Err(error)) => tell(&log, address, &error.to_string()),
+                Err(_) => tell(&log, address, "no handshake in time"),
             }
         });
+    }
+}
+
+/// Logs a refused connection, as far as the log has room for strangers.
+fn tell(log: &Sparing, address: SocketAddr, why: &str) {
+    let Some(left_out) = log.admit(Instant::now()) else {
+        return;
+    };
+    tracing::info!(%address, "refused a connection: {why}");
+    if left_out > 0 {
+        tracing::warn!("{left_out} more connections were refused within a minute before that");
     }
 }
 

@@ -51,6 +51,7 @@ fn it_is_stopped_and_started_again_once_it_is_let_go() {
     );
     assert!(!bench.node.stops.halted);
     assert_eq!((bench.told("halt"), bench.told("start")), (1, 2));
+    assert_eq!(bench.told("node_ended"), 0, "it was stopped on purpose");
 }
 
 #[test]
