@@ -1,7 +1,9 @@
 //! `cbctl rollback --mesh` over 30 nodes, beside the time that one node takes to stop, start and be
 //! healthy when nobody supervises it; and over one node, as a host does that has its processors and
-//! its disk for itself: 30 agents and 30 nodes on one machine wait for each other. The wait for two sync cycles before the stop is subtracted: it
-//! is there on purpose.
+//! its disk for itself: 30 agents and 30 nodes on one machine wait for each other. What that costs is
+//! processor time, and does not grow with the time that a node takes to begin, so 30 are measured with a
+//! node that begins at once and with one that takes its time. The wait for two sync cycles before the
+//! stop is subtracted: it is there on purpose.
 
 use crate::restart::Alone;
 use cbddc_tests::figures::{compare, median, timed};
@@ -11,16 +13,15 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-const NODES: [usize; 2] = [1, 30];
+/// How many nodes, and how long each takes before it begins: a small service on a fast machine, and a
+/// large one on a till.
+const JOBS: [(usize, &str); 3] = [(1, "0.25"), (30, "0.25"), (30, "2.5")];
 
 /// How often a release is rolled out and back; the first time only warms up.
 const ROUNDS: u32 = 5;
 
 /// What the rollback may take of one node's own time.
 const GOAL: f64 = 1.3;
-
-/// How long a node takes before it begins, as a service of its kind does.
-const NODE_START: &str = "sleep 0.25\nexec ";
 
 /// The sync cycle that the agents wait out twice.
 const SYNC: Duration = Duration::from_millis(1);
@@ -33,10 +34,12 @@ const MARGIN: Duration = Duration::from_millis(500);
 const NODE_SYNC_MS: u64 = 5_000;
 
 pub(crate) fn measure() {
-    NODES.into_iter().for_each(measure_with);
+    for (nodes, begins) in JOBS {
+        measure_with(nodes, begins);
+    }
 }
 
-fn measure_with(nodes: usize) {
+fn measure_with(nodes: usize, begins: &str) {
     let mut mesh = TestMesh::prepare(MeshOptions {
         nodes,
         sync_interval: SYNC,
@@ -53,7 +56,7 @@ fn measure_with(nodes: usize) {
     });
     take_peers_out(&mesh);
     (0..nodes).for_each(|index| mesh.start_agent(index));
-    roll_out(&mesh, "1.0");
+    roll_out(&mesh, "1.0", begins);
 
     let program = mesh.root().join("builds/1.0/bin/cbddc");
     let mut alone: Vec<Alone> = (0..nodes)
@@ -62,7 +65,7 @@ fn measure_with(nodes: usize) {
     let (mut ours, mut one, mut all) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..=ROUNDS {
         // A build that was rolled back is revoked, so each round has its own.
-        roll_out(&mesh, &format!("1.{}", round + 1));
+        roll_out(&mesh, &format!("1.{}", round + 1), begins);
         let at_once = timed(|| Alone::restart_all(&mut alone));
         let restart = timed(|| alone[0].restart());
         let rollback = timed(|| drop(mesh.cbctl(&["rollback", "--mesh", "--yes"]).expect(0)));
@@ -73,7 +76,7 @@ fn measure_with(nodes: usize) {
         }
     }
     let (ours, one, all) = (median(&ours), median(&one), median(&all));
-    let job = format!("rollback of {nodes}");
+    let job = format!("rollback of {nodes} that begin in {begins} s");
     compare(&job, "one node's own restart", ours, one, Some(GOAL));
     if nodes > 1 {
         let peer = format!("{nodes} nodes' own restarts at once");
@@ -104,11 +107,15 @@ pub(crate) fn read_json(path: &Path) -> Value {
     serde_json::from_str(&text).expect("JSON")
 }
 
-fn roll_out(mesh: &TestMesh, version: &str) {
+fn roll_out(mesh: &TestMesh, version: &str, begins: &str) {
     let folder = build::write(&mesh.root().join("builds").join(version), version, "");
     let program = folder.join("bin/cbddc");
     let text = fs::read_to_string(&program).expect("a program");
-    fs::write(&program, text.replace("exec ", NODE_START)).expect("the program can be written");
+    fs::write(
+        &program,
+        text.replace("exec ", &format!("sleep {begins}\nexec ")),
+    )
+    .expect("the program can be written");
     let bundle = mesh.root().join(format!("{version}.cbundle"));
     let (folder, bundle) = (folder.to_string_lossy(), bundle.to_string_lossy());
     let id = format!("cbddc@{version}");

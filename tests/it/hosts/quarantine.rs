@@ -1,4 +1,5 @@
-//! A node that is cut off from its peers by nftables, also over a boot of its host, and let go.
+//! A node that is cut off from its peers by nftables or by stopping it, also over a boot of its host, and
+//! let go.
 
 use super::cuts::LIMIT;
 use super::story::{adopt, ready};
@@ -8,6 +9,20 @@ use cbddc_tests::mesh::wait_for;
 /// The drop-in that the shipped configuration tells of.
 const RIGHTS: &str =
     "[Service]\nCapabilityBoundingSet=CAP_NET_ADMIN\nRestrictAddressFamilies=AF_NETLINK\n";
+
+const QUARANTINE: [&str; 7] = [
+    "node",
+    "quarantine",
+    "--node",
+    "h2",
+    "--reason",
+    "it forks",
+    "--yes",
+];
+
+const RELEASE: [&str; 7] = [
+    "node", "release", "--node", "h2", "--reason", "mended", "--yes",
+];
 
 /// Whether the first host reaches the sync port of the second.
 fn reaches(hosts: &Hosts) -> bool {
@@ -34,17 +49,8 @@ fn a_node_that_is_cut_off_serves_on_and_loses_nothing() {
     hosts.shell(2, &ports).expect(0);
     hosts.wait_for_agent(2, LIMIT);
     let (writers, before) = (hosts.start_writers("orders"), pid(&hosts));
-    let quarantine = [
-        "node",
-        "quarantine",
-        "--node",
-        "h2",
-        "--reason",
-        "it forks",
-        "--yes",
-    ];
     // The unit as it is shipped has no right to.
-    let refused = hosts.cbctl(&quarantine);
+    let refused = hosts.cbctl(&QUARANTINE);
     assert_ne!(refused.code, 0, "{refused}");
     let said = format!("{}{}", refused.stdout, refused.stderr);
     assert!(said.contains("CAP_NET_ADMIN"), "{refused}");
@@ -57,7 +63,7 @@ fn a_node_that_is_cut_off_serves_on_and_loses_nothing() {
     hosts.shell(2, restart).expect(0);
     hosts.wait_for_agent(2, LIMIT);
     wait_for("it is cut off", LIMIT, || (!reaches(&hosts)).then_some(()));
-    hosts.cbctl(&quarantine).expect(0);
+    hosts.cbctl(&QUARANTINE).expect(0);
     assert_eq!(pid(&hosts), before, "the node goes on");
     assert!(connects(&hosts, 2, "127.0.0.1"), "for its host it serves");
     let shown = hosts.status(2);
@@ -71,14 +77,53 @@ fn a_node_that_is_cut_off_serves_on_and_loses_nothing() {
     });
     hosts.wait_for_node(2, LIMIT);
 
-    hosts
-        .cbctl(&[
-            "node", "release", "--node", "h2", "--reason", "mended", "--yes",
-        ])
-        .expect(0);
+    hosts.cbctl(&RELEASE).expect(0);
     wait_for("it is let go", LIMIT, || reaches(&hosts).then_some(()));
     let left = hosts.say(2, "nft list tables");
     assert!(!left.contains("cbagent"), "{left}");
+    stopped_instead(&hosts);
     let count = hosts.count_documents(&writers.stop(), LIMIT);
     assert!(count.acknowledged > 50 && count.is_clean(), "{count:?}");
+}
+
+/// The same where the node is stopped: neither its host nor systemd starts it before it is let go.
+fn stopped_instead(hosts: &Hosts) {
+    let by = "sed -i 's/^ports = .*/by = \"stop\"/' /etc/cbagent/cbagent.toml \
+              && systemctl restart cbagent && sync";
+    hosts.shell(2, by).expect(0);
+    hosts.wait_for_agent(2, LIMIT);
+    hosts.cbctl(&QUARANTINE).expect(0);
+    assert_eq!(active(hosts), "inactive");
+
+    hosts.stop(2);
+    hosts.boot(2);
+    hosts.wait_for_agent(2, LIMIT);
+    // The start that systemd has begun ends with it.
+    wait_for("it is kept from starting", LIMIT, || {
+        let status = hosts.status(2);
+        let says = status["result"]["phase_text"].as_str().unwrap_or_default();
+        let is_told = says.contains("stopped for its quarantine");
+        // The gate, which is what had started, was ended.
+        let is_off = ["inactive", "failed"].contains(&active(hosts).as_str());
+        (is_told && is_off).then_some(())
+    });
+    assert_eq!(starts(hosts), "0");
+    hosts.cbctl(&RELEASE).expect(0);
+    hosts.wait_for_node(2, LIMIT);
+    assert_eq!(
+        (active(hosts).as_str(), starts(hosts).as_str()),
+        ("active", "1")
+    );
+}
+
+/// How often the node began in this boot, as its own journal says.
+fn starts(hosts: &Hosts) -> String {
+    let line = "journalctl --sync && journalctl --boot --unit cbddc -o cat --no-pager \
+                | grep -c 'version .* starts' || true";
+    hosts.say(2, line)
+}
+
+fn active(hosts: &Hosts) -> String {
+    let ran = hosts.shell(2, "systemctl is-active cbddc");
+    ran.stdout.trim().to_owned()
 }
