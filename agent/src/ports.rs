@@ -99,8 +99,9 @@ pub trait World: Send + Sync {
     async fn check_startable(&self, build: &BuildRef) -> Result<(), EffectError>;
     /// The node's process.
     async fn unit(&self) -> Result<UnitState, EffectError>;
-    /// Runs all local checks, all at once; what is costly may be answered from a recent run.
-    async fn measure(&self) -> Vec<Measurement>;
+    /// Runs all local checks, all at once; what is costly, or takes longer than `within`, may be answered
+    /// from an earlier run.
+    async fn measure(&self, within: Duration) -> Vec<Measurement>;
     /// The local checks, and how each is run and judged.
     fn checks(&self) -> Vec<Policy>;
     /// Runs one of [`World::checks`], by its place among them, within its limit.

@@ -130,7 +130,7 @@ pub(crate) fn of(measurements: &[Measurement], check: Check) -> (Status, &str) {
 async fn http_of(answer: Vec<u8>) -> (Status, String) {
     let socket = server(answer).await;
     let probe = (Check::Http, Probe::Http(address(socket)));
-    let measured = checks(running(), vec![probe]).measure().await;
+    let measured = checks(running(), vec![probe]).measure(Duration::MAX).await;
     let (status, detail) = of(&measured, Check::Http);
     (status, detail.to_owned())
 }
@@ -254,7 +254,7 @@ async fn the_process_is_told_in_a_sentence() {
         (None, Status::Unhealthy, "no answer within 300 ms"),
     ];
     for (state, status, detail) in cases {
-        let measured = checks(state, Vec::new()).measure().await;
+        let measured = checks(state, Vec::new()).measure(Duration::MAX).await;
         assert_eq!(of(&measured, Check::Unit), (status, detail));
         assert_eq!(measured.len(), 1, "what is not configured is not measured");
     }
@@ -272,7 +272,7 @@ async fn a_process_that_keeps_restarting_is_degraded() {
             restarts,
             watchdog: Some(Duration::from_secs(30)),
         });
-        let measured = checks.measure().await;
+        let measured = checks.measure(Duration::MAX).await;
         let (status, detail) = of(&measured, Check::Unit);
         (status, detail.to_owned())
     };
@@ -299,14 +299,14 @@ async fn a_process_that_keeps_restarting_is_degraded() {
 async fn a_port_accepts_or_does_not() {
     let open = server("").await;
     let probe = (Check::Tcp, Probe::Tcp(open.to_string()));
-    let measured = checks(running(), vec![probe]).measure().await;
+    let measured = checks(running(), vec![probe]).measure(Duration::MAX).await;
     assert_eq!(of(&measured, Check::Tcp).0, Status::Healthy);
     // Bound and not listening: nobody else can take the port meanwhile.
     let closed = tokio::net::TcpSocket::new_v4().unwrap();
     closed.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let closed_address = closed.local_addr().unwrap();
     let probe = (Check::Tcp, Probe::Tcp(closed_address.to_string()));
-    let measured = checks(running(), vec![probe]).measure().await;
+    let measured = checks(running(), vec![probe]).measure(Duration::MAX).await;
     let (status, detail) = of(&measured, Check::Tcp);
     assert_eq!(status, Status::Unhealthy);
     assert!(detail.contains("does not accept connections"), "{detail}");
@@ -371,7 +371,7 @@ async fn a_short_host_is_a_warning() {
     ];
     for (settings, status, words) in cases {
         let probe = (Check::Host, Probe::Host(settings));
-        let measured = checks(running(), vec![probe]).measure().await;
+        let measured = checks(running(), vec![probe]).measure(Duration::MAX).await;
         let (found, detail) = of(&measured, Check::Host);
         assert_eq!(found, status, "{detail}");
         assert!(detail.contains(words), "{detail}");
@@ -387,11 +387,29 @@ async fn what_hangs_does_not_hold_up_the_others() {
     ];
     let checks = checks(None, probes);
     let began = Instant::now();
-    let measured = checks.measure().await;
+    let measured = checks.measure(Duration::MAX).await;
     // Two of the three hang: one after the other would take twice the limit.
     assert!(began.elapsed() < LIMIT * 2, "{:?}", began.elapsed());
     let order: Vec<Check> = measured.iter().map(|one| one.check).collect();
     assert_eq!(order, [Check::Unit, Check::Tcp, Check::Http]);
     assert_eq!(of(&measured, Check::Tcp).0, Status::Healthy);
     assert!(measured[1].took_ms < measured[2].took_ms);
+}
+
+#[tokio::test]
+async fn whoever_does_not_wait_for_a_check_hears_what_it_said_last() {
+    let silent = server("").await;
+    let checks = checks(running(), vec![(Check::Http, Probe::Http(address(silent)))]);
+    let soon = Duration::from_millis(50);
+    let began = Instant::now();
+    let first = checks.measure(soon).await;
+    assert!(began.elapsed() < LIMIT, "{:?}", began.elapsed());
+    let (status, detail) = of(&first, Check::Http);
+    assert_eq!(status, Status::Unknown);
+    assert!(detail.contains("within 50 ms yet"), "{detail}");
+    assert_eq!(of(&first, Check::Unit).0, Status::Healthy);
+    let whole = checks.measure(Duration::MAX).await;
+    let again = checks.measure(soon).await;
+    assert_eq!(of(&again, Check::Http), of(&whole, Check::Http));
+    assert_eq!(of(&again, Check::Http).0, Status::Unhealthy);
 }

@@ -85,7 +85,7 @@ impl World for Bench {
         Ok(UnitState::Stopped { last_exit: None })
     }
 
-    async fn measure(&self) -> Vec<Measurement> {
+    async fn measure(&self, _: Duration) -> Vec<Measurement> {
         Vec::new()
     }
 

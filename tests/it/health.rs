@@ -5,8 +5,9 @@ use cbddc_domain::health::{HealthEntry, HealthEntryKind, Status, Tally};
 use cbddc_tests::clocks;
 use cbddc_tests::mesh::{MeshOptions, TestMesh};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -82,7 +83,8 @@ async fn the_history_is_bounded_and_a_broken_file_is_put_aside() {
     assert!(folder.path().join("health.db.unreadable").exists());
 }
 
-fn options() -> MeshOptions {
+/// Checks that hang, one that finds `recovered`, and quick looks at the database.
+fn options(recovered: &Path) -> MeshOptions {
     let extra_config = r#"
 [[check]]
 kind = "database"
@@ -95,7 +97,26 @@ name = "hangs"
 severity = "warning"
 command = ["/bin/sleep", "30.25"]
 interval = "100ms"
-timeout = "3s"
+timeout = "6s"
+fall = 1
+
+# One after the other, these would hold up each round for longer than the test waits for anything.
+[[check]]
+kind = "exec"
+name = "hangs-too"
+severity = "warning"
+command = ["/bin/sleep", "30.5"]
+interval = "100ms"
+timeout = "14s"
+
+[[check]]
+kind = "exec"
+name = "recovers"
+severity = "warning"
+command = ["/usr/bin/test", "-e", "RECOVERED"]
+interval = "1s"
+fall = 1
+rise = 100
 
 # The node that lies is to go on.
 [remediation]
@@ -104,14 +125,17 @@ restarts = 0
     MeshOptions {
         nodes: 1,
         health_interval: Duration::from_millis(200),
-        extra_config: extra_config.to_owned(),
+        extra_config: extra_config.replace("RECOVERED", &recovered.to_string_lossy()),
         ..MeshOptions::default()
     }
 }
 
 /// One check as `health show` tells it.
 fn check(mesh: &TestMesh, name: &str) -> Value {
-    let shown = mesh.cbctl(&["health", "show", "-o", "json"]).json();
+    of_check(&mesh.cbctl(&["health", "show", "-o", "json"]).json(), name)
+}
+
+fn of_check(shown: &Value, name: &str) -> Value {
     let checks = shown["nodes"][0]["result"]["checks"].as_array().cloned();
     let mut checks = checks.unwrap_or_default().into_iter();
     checks
@@ -121,7 +145,9 @@ fn check(mesh: &TestMesh, name: &str) -> Value {
 
 #[test]
 fn a_node_that_lies_is_found_out_and_it_is_remembered() {
-    let mut mesh = TestMesh::start(options());
+    let folder = TempDir::new().expect("a folder");
+    let recovered = folder.path().join("recovered");
+    let mut mesh = TestMesh::start(options(&recovered));
     mesh.make_build("1.0", "");
     mesh.cbctl(&mesh.rollout("1.0")).expect(0);
     assert!(mesh.put(0, "c", "x", &json!({}), true));
@@ -136,6 +162,16 @@ fn a_node_that_lies_is_found_out_and_it_is_remembered() {
             (of["judged"] == "healthy" && of["since"].is_string()).then_some(())
         });
     }
+    // What is well now is not yet called so, and the worse of both is what is said of the node.
+    fs::write(&recovered, "").expect("a file");
+    let shown = mesh.wait_for("it is measured again", LIMIT, |mesh| {
+        let shown = mesh.cbctl(&["health", "show", "-o", "json"]).json();
+        let of = of_check(&shown, "recovers");
+        let both = [&of["status"], &of["judged"]] == ["healthy", "degraded"];
+        both.then_some(shown)
+    });
+    let of_node = &shown["nodes"][0]["result"];
+    assert_eq!(of_node["status"], "degraded", "{shown}");
     let mut follower = mesh.cbctl_spawn(&["health", "history", "--follow", "--check", "database"]);
     mesh.wait_for("the follower has begun", LIMIT, |_| {
         follower.stdout().contains("database").then_some(())
@@ -159,7 +195,9 @@ fn a_node_that_lies_is_found_out_and_it_is_remembered() {
         follower.stdout().contains("unhealthy").then_some(())
     });
     assert!(follower.lives());
-    follower.kill_now();
+    let told = follower.kill_now().stdout;
+    let lines: BTreeSet<&str> = told.lines().collect();
+    assert_eq!(lines.len(), told.lines().count(), "nothing twice: {told}");
 
     // Another agent remembers.
     mesh.kill_agent(0);
@@ -197,6 +235,18 @@ fn a_node_that_lies_is_found_out_and_it_is_remembered() {
     mesh.wait_for("the program is gone", Duration::from_secs(5), |_| {
         (!running.join("exe").exists()).then_some(())
     });
+    // What no check has found is remembered, too.
+    let history = HealthHistory::open(&mesh.node(0).folder.join("state/health.db"));
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let all = runtime.block_on(history.expect("a history").after(0, 10_000));
+    let all = all.expect("its entries");
+    let says = |words: &str| {
+        let mut reasons = all.iter().map(|one| &one.entry.reason);
+        reasons.any(|reason| reason.contains(words))
+    };
+    assert!(says("the node is in phase"), "{all:?}");
+    let last = all.last().map(|one| one.entry.reason.as_str());
+    assert_eq!(last, Some("the agent ended"));
 }
 
 /// The program that hangs, where this agent has started it.

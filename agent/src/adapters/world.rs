@@ -125,8 +125,8 @@ impl World for HostWorld {
         self.supervisor.state().await
     }
 
-    async fn measure(&self) -> Vec<Measurement> {
-        self.checks.measure().await
+    async fn measure(&self, within: Duration) -> Vec<Measurement> {
+        self.checks.measure(within).await
     }
 
     fn checks(&self) -> Vec<Policy> {
@@ -341,9 +341,9 @@ impl HostWorld {
     /// Its events are given their time, as before a switch; what cannot be had is gone without.
     async fn stop_gently(&self) -> Result<Vec<String>, EffectError> {
         let mut notes = Vec::new();
-        match quiesce(&self.quiesce).await {
-            Ok(_) => {}
-            Err(error) => notes.push(error_chain(&error)),
+        match self.drain().await {
+            Ok(note) => notes.extend(note),
+            Err(error) => notes.push(error.to_string()),
         }
         notes.extend(self.stop().await?);
         Ok(notes)
@@ -358,7 +358,7 @@ impl HostWorld {
                 let how = last_exit.unwrap_or_else(|| "it is gone".into());
                 return Err(EffectError(format!("the node ended by itself: {how}")));
             }
-            let judgement = judge(&self.measure().await);
+            let judgement = judge(&self.measure(Duration::MAX).await);
             if judgement.status.is_acceptable() {
                 return Ok(None);
             }

@@ -10,10 +10,14 @@ use cbddc_domain::oplog::{Operation, OplogEntry};
 use cbddc_proto::v1;
 use cbddc_proto::v1::health_service_server::HealthService;
 use std::pin::Pin;
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status};
+
+/// How long whoever asks for health waits for a check; below what `cbctl` waits by default.
+const LOOK_LIMIT: Duration = Duration::from_secs(3);
 
 /// The most events in one answer: about 5 MiB.
 const EVENTS_MAX: usize = 20_000;
@@ -31,7 +35,7 @@ impl HealthService for Services {
         request: Request<v1::GetHealthRequest>,
     ) -> Result<Response<v1::GetHealthResponse>, Status> {
         caller(&request)?;
-        let measurements = self.world.measure().await;
+        let measurements = self.world.measure(LOOK_LIMIT).await;
         let now = judge(&measurements);
         let judged = self.health.borrow().clone();
         let mut answer = v1::GetHealthResponse {

@@ -215,7 +215,7 @@ async fn a_health_page_that_lies_is_caught() -> Result<()> {
     let checks: NodeChecks = checks(running(), probes);
     let statuses = async || -> Vec<Status> {
         checks
-            .measure()
+            .measure(Duration::MAX)
             .await
             .iter()
             .map(|one| one.status)

@@ -10,6 +10,7 @@ use rustls::ServerConfig;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -67,7 +68,7 @@ async fn ask(url: &str, tls: Option<TlsConnector>) -> (Status, String) {
     let address = HttpAddress::parse(url).unwrap();
     let probe = Probe::Http(HttpTarget { address, tls });
     let measured = checks(running(), vec![(Check::Http, probe)])
-        .measure()
+        .measure(Duration::MAX)
         .await;
     let (status, detail) = of(&measured, Check::Http);
     (status, detail.to_owned())

@@ -56,7 +56,12 @@ fn a_node_that_a_quarantine_stops_starts_once_it_is_let_go_and_loses_nothing() {
     mesh.wait_until_all_run("1.0", LIMIT);
     let count = mesh.count_documents(&writer.stop(), LIMIT);
     assert!(count.acknowledged > 100 && count.is_clean(), "{count:?}");
-    let halts = mesh.journal(1);
-    let halts = halts.iter().filter(|line| line["kind"] == "halt");
-    assert_eq!(halts.count(), 2, "when asked, and when the agent was back");
+    let journal = mesh.journal(1);
+    let halts: Vec<usize> = (0..journal.len())
+        .filter(|line| journal[*line]["kind"] == "halt")
+        .collect();
+    assert_eq!(halts.len(), 2, "when asked, and when the agent was back");
+    // Its events were given their time.
+    let note = text(&journal[halts[0] + 1]["text"]);
+    assert!(note.contains("for two sync cycles"), "{note}");
 }

@@ -95,6 +95,23 @@ impl NodeCheck {
         measurement
     }
 
+    /// What is told of a run that was not waited for.
+    fn late(&self, within: Duration) -> Measurement {
+        let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, measurement)) = newest.as_ref() {
+            return measurement.clone();
+        }
+        Measurement {
+            check: self.policy.kind,
+            name: self.policy.name.clone(),
+            severity: self.policy.severity,
+            status: Status::Unknown,
+            detail: format!("no answer within {} ms yet", within.as_millis()),
+            took_ms: within.as_millis().try_into().unwrap_or(u64::MAX),
+            figures: Vec::new(),
+        }
+    }
+
     /// A program's result that was good and is not older than the pause between its runs.
     fn recent(&self) -> Option<Measurement> {
         let interval = Duration::from_millis(self.policy.interval_ms);
@@ -131,16 +148,19 @@ impl NodeChecks {
         self.checks[check].run(&*self.supervisor).await
     }
 
-    /// Runs all, all at once, in their order; takes as long as the slowest. A program that was
-    /// content not long ago is not run again.
-    pub async fn measure(&self) -> Vec<Measurement> {
+    /// Runs all, all at once, in their order; takes as long as the slowest, and not longer than
+    /// `within`: a check that takes longer is told as its last run was. A program that was content not
+    /// long ago is not run again.
+    pub async fn measure(&self, within: Duration) -> Vec<Measurement> {
         let runs = (0..self.checks.len()).map(|index| {
             let all = self.clone();
             async move {
-                match all.checks[index].recent() {
-                    Some(measurement) => measurement,
-                    None => all.measure_one(index).await,
+                let check = &all.checks[index];
+                if let Some(measurement) = check.recent() {
+                    return measurement;
                 }
+                let run = timeout(within, all.measure_one(index)).await;
+                run.unwrap_or_else(|_| check.late(within))
             }
         });
         join_all(runs).await
