@@ -1,6 +1,6 @@
 //! Health over time: the history on its disk, and a real agent that watches a node which lies.
 
-use cbagent::adapters::health_history::HealthHistory;
+use cbagent::adapters::health_history::{HealthHistory, StoredEntry};
 use cbddc_domain::health::{HealthEntry, HealthEntryKind, Status, Tally};
 use cbddc_tests::clocks;
 use cbddc_tests::mesh::{MeshOptions, TestMesh};
@@ -53,10 +53,9 @@ async fn the_history_is_there_after_a_restart_and_knows_what_held_before() {
     assert_eq!(*newest.borrow_and_update(), 2);
     history.keep(all[2..].to_vec()).await.unwrap();
     assert!(newest.has_changed().unwrap() && *newest.borrow() == 5);
-    let entries =
-        |stored: Vec<cbagent::adapters::health_history::StoredEntry>| -> Vec<HealthEntry> {
-            stored.into_iter().map(|one| one.entry).collect()
-        };
+    let entries = |stored: Vec<StoredEntry>| -> Vec<HealthEntry> {
+        stored.into_iter().map(|one| one.entry).collect()
+    };
     assert_eq!(entries(history.after(0, 100).await.unwrap()), all);
     assert_eq!(entries(history.after(3, 1).await.unwrap()), all[3..4]);
     // What held at 25: the last change of each check before it.
@@ -245,6 +244,17 @@ fn a_node_that_lies_is_found_out_and_it_is_remembered() {
         reasons.any(|reason| reason.contains(words))
     };
     assert!(says("the node is in phase"), "{all:?}");
+    let of_all: Vec<_> = all.iter().filter(|one| one.entry.check == "all").collect();
+    let twice = |pair: &[&StoredEntry]| {
+        let [before, after] = pair else { return false };
+        (before.entry.status, &before.entry.reason) == (after.entry.status, &after.entry.reason)
+    };
+    assert!(
+        !of_all.windows(2).any(twice),
+        "only what changes: {of_all:?}"
+    );
+    let summaries = all.iter().filter_map(|one| one.entry.tally);
+    assert!(summaries.map(|tally| tally.healthy).sum::<u32>() > 10);
     let last = all.last().map(|one| one.entry.reason.as_str());
     assert_eq!(last, Some("the agent ended"));
 }

@@ -95,6 +95,8 @@ fn a_drained_node_stays_drained() {
         mesh.node_pid(0).filter(|pid| *pid != before)
     });
     mesh.wait_until_all_run("1.0", LIMIT);
+    let journal = mesh.journal(0);
+    assert!(journal.iter().any(|line| line["kind"] == "node_ended"));
     assert!(is_drained(&mesh));
     assert_eq!(haproxy_hears(address), "drain\n");
     mesh.cbctl(&["node", "undrain", "--node", "n1", "--yes"])

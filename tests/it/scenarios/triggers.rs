@@ -221,4 +221,11 @@ fn once_it_has_baked_it_is_only_told() {
     sleep(Duration::from_secs(2));
     all_agree_on_one(&mesh, "1.1");
     assert_eq!(position(&mesh.journal(0), "revert_began"), None);
+    // It is over once nobody finds it any more.
+    let raised = mesh.node(0).folder.join("found/data-integrity");
+    fs::remove_file(raised).expect("it was raised");
+    mesh.wait_for("it is over", LIMIT, |mesh| {
+        let alarms = mesh.status_of(0)["result"]["alarms"].clone();
+        alarms.as_array().is_some_and(Vec::is_empty).then_some(())
+    });
 }
