@@ -244,6 +244,8 @@ follow_interval = "500ms"
             .stderr(log)
             // Ctrl-C at the terminal is for whoever started the mesh, not for its agents.
             .process_group(0)
+            // As its unit has it.
+            .env("MALLOC_ARENA_MAX", "2")
             .envs(self.environment.iter().map(|(name, value)| (name, value)));
         if let Some(crash) = crash {
             command.env("CBAGENT_CRASH", crash);
