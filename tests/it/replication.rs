@@ -5,6 +5,7 @@ mod contents;
 mod faults;
 mod following;
 mod hosted;
+mod interests;
 mod offline;
 mod unproven;
 

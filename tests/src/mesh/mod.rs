@@ -32,7 +32,7 @@ pub use options::{MeshOptions, Timing};
 pub use run::{Ran, Running};
 pub use test_mesh::TestMesh;
 pub use twice::TwiceWatch;
-pub use writer::Writer;
+pub use writer::{Writer, Written};
 
 use std::time::{Duration, Instant};
 
