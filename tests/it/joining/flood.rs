@@ -232,3 +232,47 @@ async fn join_well(target: Target, token: Token) {
         tokio::task::yield_now().await;
     }
 }
+
+/// How many hosts come at the same moment with one token: fewer than there is room for.
+const CROWD: u8 = 12;
+
+#[test]
+fn of_many_at_once_a_token_lets_in_as_many_as_it_says() {
+    let mesh = mesh(1);
+    let token = token(&mesh, &["--uses", "2", "--optional"]);
+    let token: Token = token.parse().expect("a token");
+    let target = Target::of(&mesh, 0);
+    let runtime = Builder::new_multi_thread().enable_all().build();
+    let answers = runtime.expect("a runtime").block_on(async {
+        let together = Arc::new(tokio::sync::Barrier::new(usize::from(CROWD)));
+        let mut hosts = JoinSet::new();
+        for host in 0..CROWD {
+            // Attempts are counted by address.
+            let target = target.from(Ipv4Addr::new(127, 0, 1, host + 1));
+            let together = together.clone();
+            let request = request(&token, &format!("crowd-{host}"));
+            hosts.spawn(async move {
+                let channel = dial(&target, None).await;
+                together.wait().await;
+                let mut client = MeshServiceClient::new(channel.expect("a connection"));
+                client.join(request).await.map(|_| host)
+            });
+        }
+        hosts.join_all().await
+    });
+    let (let_in, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
+    let refused = refused.into_iter().filter_map(Result::err);
+    let refused: Vec<String> = refused.map(|status| status.message().to_owned()).collect();
+    assert_eq!(
+        (let_in.len(), refused.len()),
+        (2, usize::from(CROWD) - 2),
+        "{refused:?}"
+    );
+    assert!(
+        refused.iter().all(|why| why.contains("used already")),
+        "{refused:?}"
+    );
+    let members = members_by(&mesh, 0);
+    let crowd = (0..CROWD).filter(|host| member(&members, &format!("crowd-{host}")).is_some());
+    assert_eq!(crowd.count(), 2);
+}
