@@ -14,7 +14,7 @@ mod sections;
 mod triggers;
 
 pub use checks::{CheckConfig, HttpsTrust, ProbeConfig};
-pub use clusters::{ChannelMode, Cluster};
+pub use clusters::{CanaryConfig, ChannelMode, Cluster};
 pub use sections::{Health, Limits, Peers, Service, TlsFiles};
 pub use triggers::{CutOff, Triggers};
 

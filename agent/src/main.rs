@@ -191,11 +191,11 @@ async fn run_agent(config: Config) -> anyhow::Result<()> {
     let roster = RosterKeeper::open(store.clone(), config.mesh.clone(), time.clone()).await?;
     let required = is_required(&roster);
     let clusters = config.clusters.iter().map(|cluster| {
-        let settings = protocol_settings(&config, cluster);
+        let settings = protocol_settings(&config, cluster)?;
         let protocol = NodeProtocol::new(settings, required.clone());
-        ClusterAccess::new(protocol, databases_of(&config, cluster))
+        Ok(ClusterAccess::new(protocol, databases_of(&config, cluster)))
     });
-    let clusters: Vec<ClusterAccess> = clusters.collect();
+    let clusters: Vec<ClusterAccess> = clusters.collect::<anyhow::Result<_>>()?;
     let identity = IdentityFiles {
         given: config.tls.clone(),
         renewed: config.state_dir.join("node.pem"),

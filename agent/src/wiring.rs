@@ -11,7 +11,9 @@ use cbagent::adapters::clock::SystemClock;
 use cbagent::adapters::clusters::ClusterAccess;
 use cbagent::adapters::http::{HttpAddress, HttpTarget};
 use cbagent::adapters::https;
-use cbagent::adapters::node_protocol::{IsRequired, NodeProtocolSettings};
+use cbagent::adapters::node_protocol::{
+    CanaryBy, CanarySettings, IsRequired, NodeProtocolSettings,
+};
 use cbagent::adapters::peers::Peers;
 use cbagent::adapters::quiesce::QuiesceSettings;
 use cbagent::adapters::roster::RosterKeeper;
@@ -19,7 +21,9 @@ use cbagent::adapters::skews::Skews;
 use cbagent::adapters::snapshots::SnapshotStore;
 use cbagent::adapters::world::HostWorld;
 use cbagent::agent_check::answer_haproxy;
-use cbagent::config::{ChannelMode, CheckConfig, Cluster, Config, CutOff, HttpsTrust, ProbeConfig};
+use cbagent::config::{
+    CanaryConfig, ChannelMode, CheckConfig, Cluster, Config, CutOff, HttpsTrust, ProbeConfig,
+};
 use cbagent::follow::Following;
 use cbagent::grpc::Services;
 use cbagent::ports::Supervisor;
@@ -57,8 +61,19 @@ pub(crate) fn databases_of(config: &Config, cluster: &Cluster) -> Vec<PathBuf> {
 }
 
 /// How the node is spoken to as a peer.
-pub(crate) fn protocol_settings(config: &Config, cbddc: &Cluster) -> NodeProtocolSettings {
-    NodeProtocolSettings {
+pub(crate) fn protocol_settings(
+    config: &Config,
+    cbddc: &Cluster,
+) -> anyhow::Result<NodeProtocolSettings> {
+    let canary = match &cbddc.canary {
+        None => None,
+        Some(CanaryConfig::Push) => Some(CanaryBy::Push),
+        Some(CanaryConfig::Command(command)) => Some(CanaryBy::Command(command.clone())),
+        Some(CanaryConfig::Http(url)) => {
+            Some(CanaryBy::Http(HttpAddress::parse(url).context("`canary`")?))
+        }
+    };
+    Ok(NodeProtocolSettings {
         cluster: cbddc.name.clone(),
         topology: config.topology,
         address: cbddc.address.clone(),
@@ -71,9 +86,12 @@ pub(crate) fn protocol_settings(config: &Config, cbddc: &Cluster) -> NodeProtoco
         expected_peers: cbddc.expected_peers.clone(),
         target_collections: cbddc.target_collections.clone(),
         critical_collections: cbddc.critical_collections.clone(),
-        canary: cbddc.canary_writes.then(|| config.node.to_string()),
+        canary: canary.map(|by| CanarySettings {
+            node: config.node.to_string(),
+            by,
+        }),
         limit: config.health.timeout,
-    }
+    })
 }
 
 /// The adapters of this host.

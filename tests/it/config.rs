@@ -70,7 +70,7 @@ address = "127.0.0.1:4001"
 token_file = "token"
 channel = "secure"
 expected_peers = ["10.0.0.2:4001", "n3=10.0.0.3:4001"]
-canary_writes = true
+canary = "push"
 [health]
 http = "http://127.0.0.1:5000/health"
 fall = 3

@@ -279,24 +279,59 @@ fn a_release_comes_in_waves_and_goes_again() {
     assert_eq!(drains.count(), 2, "{texts:#?}");
 }
 
-/// Nobody writes: only the agents' own events can prove that replication works.
-#[test]
-fn a_canary_proves_replication_where_nothing_else_moves() {
+/// Nobody writes: only an event that is written for the check can prove that replication works.
+#[track_caller]
+fn proven_by_a_canary(canary: &'static str, collection: &str) {
     let mesh = TestMesh::start(MeshOptions {
-        canary_writes: true,
+        canary,
         ..MeshOptions::default()
     });
     for version in ["1.0", "1.1"] {
         mesh.make_build(version, "");
         let ran = mesh.cbctl(&mesh.rollout(version)).expect(0);
         if version == "1.1" {
-            assert!(
-                ran.stderr
-                    .contains("arrived everywhere exactly once, in cbagent.canary"),
-                "{}",
-                ran.stderr
-            );
+            let words = format!("arrived everywhere exactly once, in {collection}");
+            assert!(ran.stderr.contains(&words), "{}", ran.stderr);
             assert!(!ran.stderr.contains("unproven"), "{}", ran.stderr);
         }
     }
+    // What was written is taken away again, everywhere.
+    let documents = |mesh: &TestMesh| {
+        let all = (0..mesh.len()).map(|index| mesh.stats(index));
+        let counts = all.map(|stats| stats.and_then(|stats| stats["documents"].as_u64()));
+        counts.collect::<Option<Vec<u64>>>()
+    };
+    mesh.wait_for("it is taken away", LIMIT, |mesh| {
+        (documents(mesh)? == [0, 0, 0]).then_some(())
+    });
+    let ran = mesh.cbctl(&["replication", "audit"]).expect(0);
+    assert!(!ran.stdout.contains("missed"), "{ran}");
+}
+
+#[test]
+fn an_event_of_the_agents_proves_replication_where_nothing_else_moves() {
+    proven_by_a_canary("canary = \"push\"", "cbagent.canary");
+}
+
+#[test]
+fn an_event_that_a_page_of_the_application_writes_proves_it_too() {
+    let page = "canary = \"http://127.0.0.1:HTTP_PORT/doc/checks/HTTP_PORT?flush=1\"";
+    proven_by_a_canary(page, "checks");
+}
+
+#[test]
+fn an_event_that_a_program_of_the_application_writes_proves_it_too() {
+    let program = r#"canary_command = ["/bin/bash", "-c", """
+exec 3<>/dev/tcp/127.0.0.1/HTTP_PORT
+body='{"by":"a program"}'
+case $CANARY_ACTION in
+put) verb=PUT ;;
+delete) verb=DELETE body= ;;
+esac
+printf '%s /doc/%s/%s?flush=1 HTTP/1.1\\r\\ncontent-length: %s\\r\\n\\r\\n%s' \\
+    $verb $CANARY_COLLECTION $CANARY_KEY ${#body} "$body" >&3
+read -r answer <&3
+[[ $answer == *" 200 "* ]]
+"""]"#;
+    proven_by_a_canary(program, "cbagent.canary");
 }

@@ -1,11 +1,11 @@
-//! One HTTP GET, bounded in time and size; over TLS where it is said whom to believe. Keeps no
+//! One HTTP request, a GET as a rule, bounded in time and size; over TLS where it is said whom to believe. Keeps no
 //! connection. A redirect is followed on the same host only, and never away from TLS.
 
-use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
-use hyper::header::{HOST, LOCATION, USER_AGENT};
-use hyper::{Request, Uri};
+use hyper::header::{CONTENT_TYPE, HOST, LOCATION, USER_AGENT};
+use hyper::{Method, Request, Uri};
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use std::io;
@@ -30,7 +30,7 @@ const REDIRECTS_MAX: usize = 3;
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
     /// The address is not one that can be asked. Never repeats it: it may hold a password.
-    #[error("the health address is not usable: {0}")]
+    #[error("the address is not usable: {0}")]
     Address(&'static str),
     /// Nobody listens, or the way is blocked.
     #[error("cannot connect to {authority}")]
@@ -175,21 +175,41 @@ pub async fn get(target: &HttpTarget, limit: Duration) -> Result<HttpAnswer, Htt
         .map_err(|_| HttpError::TimedOut(limit))?
 }
 
+/// Puts a JSON document there; nothing is followed, and nothing sent over TLS.
+pub async fn put(
+    address: &HttpAddress,
+    json: String,
+    limit: Duration,
+) -> Result<HttpAnswer, HttpError> {
+    let asked = exchange(address, None, Method::PUT, json);
+    let asked = timeout(limit, asked).await;
+    asked.map_err(|_| HttpError::TimedOut(limit))?
+}
+
+/// Deletes what is there; nothing is followed, and nothing sent over TLS.
+pub async fn delete(address: &HttpAddress, limit: Duration) -> Result<HttpAnswer, HttpError> {
+    let asked = exchange(address, None, Method::DELETE, String::new());
+    let asked = timeout(limit, asked).await;
+    asked.map_err(|_| HttpError::TimedOut(limit))?
+}
+
 async fn get_and_follow(target: &HttpTarget) -> Result<HttpAnswer, HttpError> {
     let mut address = target.address.clone();
     for _ in 0..REDIRECTS_MAX {
-        let answer = exchange(&address, target.tls.as_ref()).await?;
+        let answer = exchange(&address, target.tls.as_ref(), Method::GET, String::new()).await?;
         match address.redirected(&answer, target.tls.is_some()) {
             Some(next) => address = next,
             None => return Ok(answer),
         }
     }
-    exchange(&address, target.tls.as_ref()).await
+    exchange(&address, target.tls.as_ref(), Method::GET, String::new()).await
 }
 
 async fn exchange(
     address: &HttpAddress,
     tls: Option<&TlsConnector>,
+    method: Method,
+    body: String,
 ) -> Result<HttpAnswer, HttpError> {
     let stream = TcpStream::connect((address.host.as_str(), address.port))
         .await
@@ -198,7 +218,7 @@ async fn exchange(
             source,
         })?;
     if !address.secure {
-        return exchange_over(address, stream).await;
+        return exchange_over(address, stream, method, body).await;
     }
     let tls = tls.ok_or(HttpError::Address(
         "it begins with https:// and nothing says whom to believe",
@@ -206,12 +226,14 @@ async fn exchange(
     let name = ServerName::try_from(address.host.clone())
         .map_err(|_| HttpError::Address("its host cannot be named in TLS"))?;
     let stream = tls.connect(name, stream).await.map_err(HttpError::Tls)?;
-    exchange_over(address, stream).await
+    exchange_over(address, stream, method, body).await
 }
 
 async fn exchange_over(
     address: &HttpAddress,
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    method: Method,
+    body: String,
 ) -> Result<HttpAnswer, HttpError> {
     let (mut sender, connection) = http1::Builder::new()
         .max_buf_size(HEAD_BYTES_MAX)
@@ -221,10 +243,16 @@ async fn exchange_over(
         .map_err(HttpError::Protocol)?;
     // Ends with this call, so that a time-out leaves no connection behind.
     let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
-    let request = Request::get(&address.path_and_query)
+    let mut request = Request::builder()
+        .method(method)
+        .uri(&address.path_and_query)
         .header(HOST, &address.authority)
-        .header(USER_AGENT, "cbagent")
-        .body(Empty::<Bytes>::new())
+        .header(USER_AGENT, "cbagent");
+    if !body.is_empty() {
+        request = request.header(CONTENT_TYPE, "application/json");
+    }
+    let request = request
+        .body(Full::new(Bytes::from(body)))
         .map_err(|_| HttpError::Address("its path cannot be sent"))?;
     let answer = sender
         .send_request(request)

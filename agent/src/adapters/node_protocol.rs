@@ -1,16 +1,18 @@
 //! The node as its peers see it: does it take the right token and refuse a wrong one, has it joined
 //! its peers, and which events does it hold. Only safe requests, one connection at a time.
 
-use crate::adapters::cbddc_wire::{
-    CanaryWriter, Secret, Security, WireClient, WireError, WireOptions,
-};
+mod canary;
+
+pub use canary::{CANARY_COLLECTION, CanaryBy, CanaryError, CanarySettings};
+
+use crate::adapters::cbddc_wire::{Secret, Security, WireClient, WireError, WireOptions};
 use crate::adapters::checks::measured;
 use crate::error_chain;
 use crate::ports::{Supervisor, UnitState};
 use cbddc_domain::health::{Check, Measurement, Status};
 use cbddc_domain::hlc::{Hlc, VectorClock};
 use cbddc_domain::id::NodeName;
-use cbddc_domain::oplog::{Operation, OplogEntry};
+use cbddc_domain::oplog::OplogEntry;
 use cbddc_domain::replication::{ExpectedPeer, Topology, of_cluster};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -19,12 +21,6 @@ use std::time::Duration;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
-
-/// The collection of the agents' own events, where they are switched on.
-pub const CANARY_COLLECTION: &str = "cbagent.canary";
-
-/// How often an agent writes an event of its own while replication is being looked at.
-const CANARY_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The name under which the agent asks: nodes log it.
 const ASKER: &str = "cbagent";
@@ -58,8 +54,8 @@ pub struct NodeProtocolSettings {
     pub target_collections: Vec<String>,
     /// The collections in which anything that is found is critical.
     pub critical_collections: Vec<String>,
-    /// Where events of the agent's own are switched on: the name of this node in them.
-    pub canary: Option<String>,
+    /// How events are written on purpose; unset: they are not.
+    pub canary: Option<CanarySettings>,
     /// How long the whole check may take.
     pub limit: Duration,
 }
@@ -134,7 +130,7 @@ pub struct NodeProtocol {
     is_required: IsRequired,
     memory: Mutex<Memory>,
     /// When an event of its own was last written; held while one is, so that its chain never forks.
-    canary: Mutex<Option<Instant>>,
+    canary: Mutex<canary::Written>,
 }
 
 impl NodeProtocol {
@@ -320,50 +316,6 @@ impl NodeProtocol {
             interests: handshake.interests,
             clock,
         })
-    }
-
-    /// Writes an event of this agent's own to the node, where that is switched on and not too often,
-    /// so that replication can be proven on a mesh in which nothing else moves. The event has an
-    /// origin of its own, one key per node, and stays in the oplog like any other.
-    pub async fn write_canary(&self, wall_ms: i64) -> Result<(), ProtocolError> {
-        let Some(name) = &self.settings.canary else {
-            return Ok(());
-        };
-        let mut written = self.canary.lock().await;
-        if written.is_some_and(|when| when.elapsed() < CANARY_INTERVAL) {
-            return Ok(());
-        }
-        let mut client = self.connect(self.settings.token.clone()).await?;
-        if !client.handshake().await?.accepted {
-            return Ok(());
-        }
-        let origin = format!("cbagent-{name}");
-        let last = client.vector_clock().await?.get(&origin);
-        let mut previous_hash = String::new();
-        if let Some((wall, logic)) = last {
-            let before = Hlc::new(wall, logic.saturating_sub(1), "");
-            let events = client
-                .pull(&before, &[CANARY_COLLECTION.to_owned()])
-                .await?;
-            let newest = events.iter().rfind(|event| event.hlc.node == origin);
-            previous_hash = newest.map(|event| event.hash.clone()).unwrap_or_default();
-        }
-        let wall = last.map_or(wall_ms, |(wall, _)| wall_ms.max(wall + 1));
-        let event = OplogEntry {
-            collection: CANARY_COLLECTION.to_owned(),
-            key: name.clone(),
-            operation: Operation::Put,
-            payload: format!("{{\"written_wall_ms\":{wall_ms}}}"),
-            hlc: Hlc::new(wall, 0, origin),
-            hash: String::new(),
-            previous_hash,
-        };
-        let mut writer = CanaryWriter::switched_on(&mut client);
-        if !writer.push(vec![event.seal()]).await?.accepted {
-            tracing::warn!("the node did not take the canary event");
-        }
-        *written = Some(Instant::now());
-        Ok(())
     }
 
     async fn connect(&self, token: Secret) -> Result<WireClient, ProtocolError> {

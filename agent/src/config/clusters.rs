@@ -18,6 +18,17 @@ const CLUSTERS_MAX: usize = 8;
 /// The longest name of a cluster, in bytes: it is a part of names of checks.
 const NAME_BYTES_MAX: usize = 24;
 
+/// Who writes an event for checks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CanaryConfig {
+    /// The agent, by the one request of the protocol that writes.
+    Push,
+    /// A program and its arguments.
+    Command(Vec<String>),
+    /// A page of the application.
+    Http(String),
+}
+
 /// One cluster that the node serves.
 #[derive(Debug, Clone)]
 pub struct Cluster {
@@ -40,8 +51,8 @@ pub struct Cluster {
     pub target_collections: Vec<String>,
     /// The collections in which anything that is found is critical. Default: none.
     pub critical_collections: Vec<String>,
-    /// Whether checks may write documents of their own. Default: no.
-    pub canary_writes: bool,
+    /// Who writes an event for checks where nothing else moves. Default: nobody.
+    pub canary: Option<CanaryConfig>,
     /// Pause between two looks at replication that nobody asked for. Default 15 s.
     pub follow_interval: Duration,
     /// A clock that is behind and has not moved for this long is stalled. Default 90 s.
@@ -162,7 +173,7 @@ fn cluster(mut reader: Reader<'_>, is_named: bool, given: &Given<'_>) -> Option<
     }
     let target_collections = reader.strings("target_collections").unwrap_or_default();
     let critical_collections = reader.strings("critical_collections").unwrap_or_default();
-    let canary_writes = reader.truth("canary_writes").unwrap_or(false);
+    let canary = canary(&mut reader);
     let follow_interval = seconds(&mut reader, "follow_interval", 15);
     let stalled_after = seconds(&mut reader, "stalled_after", 90);
     reader.finish();
@@ -176,10 +187,38 @@ fn cluster(mut reader: Reader<'_>, is_named: bool, given: &Given<'_>) -> Option<
         expected_peers,
         target_collections,
         critical_collections,
-        canary_writes,
+        canary,
         follow_interval,
         stalled_after,
     })
+}
+
+fn canary(reader: &mut Reader<'_>) -> Option<CanaryConfig> {
+    let command = reader.strings("canary_command");
+    match (reader.string("canary"), command) {
+        (None, None) => None,
+        (None, Some(command)) if command.iter().any(|word| !word.is_empty()) => {
+            Some(CanaryConfig::Command(command))
+        }
+        (None, Some(_)) => {
+            reader.fault("canary_command", "must name a program");
+            None
+        }
+        (Some(_), Some(_)) => {
+            reader.fault(
+                "canary_command",
+                "one of both writes: take it or `canary` out",
+            );
+            None
+        }
+        (Some(word), None) if word == "push" => Some(CanaryConfig::Push),
+        (Some(url), None) if url.starts_with("http://") => Some(CanaryConfig::Http(url)),
+        (Some(_), None) => {
+            let rule = "must be push, or where the application takes a PUT: http://HOST:PORT/PATH";
+            reader.fault("canary", rule);
+            None
+        }
+    }
 }
 
 /// Reads the token; white space around it does not count. The fault never shows what was read.

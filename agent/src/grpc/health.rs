@@ -101,7 +101,7 @@ impl HealthService for Services {
         if request.limit != 1
             && let Err(error) = protocol.write_canary(self.world.now().wall_ms).await
         {
-            tracing::warn!(error = error_chain(&error), "no canary event was written");
+            tracing::warn!("{}", error_chain(&error));
         }
         let observed = protocol.observe(request.since_wall_ms).await;
         let observed = observed

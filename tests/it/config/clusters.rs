@@ -121,6 +121,21 @@ fn faults_of_clusters_are_named_one_by_one() {
         ),
         (
             "channel = \"plaintext\"",
+            "canary = \"https://10.0.0.1/x\"",
+            "cluster `west`.canary: must be push, or where",
+        ),
+        (
+            "channel = \"plaintext\"",
+            "canary = \"push\"\ncanary_command = [\"/bin/x\"]",
+            "cluster `west`.canary_command: one of both writes",
+        ),
+        (
+            "channel = \"plaintext\"",
+            "canary_command = []",
+            "cluster `west`.canary_command: must name a program",
+        ),
+        (
+            "channel = \"plaintext\"",
             "expected_peers = [\"n2=nowhere\"]",
             "`n2=nowhere` is not HOST:PORT",
         ),

@@ -147,12 +147,14 @@ address = "127.0.0.1:{sync_port}"
 token_file = "token"
 expected_peers = {peers}
 target_collections = {collections}
-canary_writes = {canary}
+{canary}
 "#,
                 sync_port = self.sync_port,
                 peers = quoted(&peers),
                 collections = quoted(&options.target_collections),
-                canary = options.canary_writes,
+                canary = options
+                    .canary
+                    .replace("HTTP_PORT", &self.http_port.to_string()),
             ),
         };
         format!(

@@ -23,8 +23,8 @@ pub struct MeshOptions {
     pub ask_limit: Duration,
     /// The collections in which events must be seen; none: those that move.
     pub target_collections: Vec<String>,
-    /// Whether the mesh check may write documents of its own.
-    pub canary_writes: bool,
+    /// The line that says who writes an event for the mesh check, with `HTTP_PORT` for the node's.
+    pub canary: &'static str,
     /// Whether the nodes are hosted servers of two clusters, `east` and `west`, that only respond.
     pub hosted: bool,
     /// The collections of the hosted clusters in which what is found is critical.
@@ -47,7 +47,7 @@ impl Default for MeshOptions {
             peers_probe: Duration::from_millis(500),
             ask_limit: Duration::from_secs(1),
             target_collections: Vec::new(),
-            canary_writes: false,
+            canary: "",
             hosted: false,
             critical_collections: Vec::new(),
             timing: Timing::default(),

@@ -46,7 +46,7 @@ impl Drop for Group {
 }
 
 /// Runs the program; takes no longer than `limit`.
-pub(super) async fn exec(settings: &ExecSettings, limit: Duration) -> Finding {
+pub async fn exec(settings: &ExecSettings, limit: Duration) -> Finding {
     let program = settings.command.first().cloned().unwrap_or_default();
     match timeout(limit, run(settings)).await {
         Ok(Ok(finding)) => finding,

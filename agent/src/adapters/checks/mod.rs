@@ -8,7 +8,7 @@ mod reply;
 mod unit;
 
 pub use database::{DatabaseCheck, DatabaseSettings};
-pub use exec::ExecSettings;
+pub use exec::{ExecSettings, exec as run_program};
 pub use host::HostSettings;
 pub use reply::read_reply;
 pub use unit::UnitCheck;
