@@ -5,6 +5,10 @@
 //! documents of the *same version* are compared: another version is on its way, and the audit of
 //! events says so when it is not. Deleted documents count as absent, since tombstones go in time.
 
+mod table;
+
+pub use table::{DocumentRows, DocumentTable};
+
 use crate::audit::EventFinding;
 use crate::replication::FindingKind;
 use serde_json::Value;
@@ -133,12 +137,12 @@ fn step(position: [u8; 16], at: usize) -> u8 {
 }
 
 fn digests<'a>(
-    rows: impl Iterator<Item = ([u8; 16], &'a DocumentRow)>,
+    rows: impl Iterator<Item = ([u8; 16], &'a Option<ContentDigest>)>,
     depth: usize,
 ) -> Vec<Option<ContentDigest>> {
     let mut hashes: Vec<Option<Sha256>> = vec![None; 16];
-    for (position, row) in rows {
-        if let Some(digest) = &row.digest {
+    for (position, digest) in rows {
+        if let Some(digest) = digest {
             let child = &mut hashes[usize::from(step(position, depth))];
             let hash = child.get_or_insert_with(Sha256::new);
             hash.update(position);
@@ -151,51 +155,6 @@ fn digests<'a>(
         .collect()
 }
 
-/// All documents of a node at one moment, without their contents.
-#[derive(Debug, Clone, Default)]
-pub struct DocumentTable {
-    rows: Vec<([u8; 16], DocumentRow)>,
-}
-
-impl FromIterator<DocumentRow> for DocumentTable {
-    fn from_iter<I: IntoIterator<Item = DocumentRow>>(rows: I) -> Self {
-        let rows = rows.into_iter();
-        let mut rows: Vec<_> = rows
-            .map(|row| (position(&row.collection, &row.key), row))
-            .collect();
-        rows.sort_by_key(|(position, _)| *position);
-        Self { rows }
-    }
-}
-
-impl DocumentTable {
-    /// How many documents there are, deleted ones included.
-    pub fn len(&self) -> usize {
-        self.rows.len()
-    }
-
-    /// True when there is none.
-    pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-    }
-
-    /// The part at the end of a path.
-    pub fn part(&self, path: &[u8]) -> Part {
-        let depth = path.len();
-        let order = |position: [u8; 16]| {
-            let steps = (0..depth).map(|at| step(position, at));
-            steps.cmp(path.iter().copied())
-        };
-        let from = self.rows.partition_point(|(at, _)| order(*at).is_lt());
-        let to = self.rows.partition_point(|(at, _)| order(*at).is_le());
-        let inside = &self.rows[from..to];
-        if inside.len() <= LISTED_MAX || depth >= STEPS_MAX {
-            return Part::Listed(inside.iter().map(|(_, row)| row.clone()).collect());
-        }
-        Part::Divided(digests(inside.iter().map(|(at, row)| (*at, row)), depth))
-    }
-}
-
 impl Part {
     fn divided(&self, depth: usize) -> Vec<Option<ContentDigest>> {
         match self {
@@ -203,7 +162,7 @@ impl Part {
             Self::Listed(rows) => {
                 let placed = rows
                     .iter()
-                    .map(|row| (position(&row.collection, &row.key), row));
+                    .map(|row| (position(&row.collection, &row.key), &row.digest));
                 let mut placed: Vec<_> = placed.collect();
                 placed.sort_by_key(|(at, _)| *at);
                 digests(placed.into_iter(), depth)

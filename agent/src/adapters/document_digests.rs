@@ -2,7 +2,7 @@
 
 use crate::adapters::clock::nonce;
 use crate::adapters::oplog_reader::OplogReader;
-use cbddc_domain::documents::{DocumentRow, DocumentTable, content_digest};
+use cbddc_domain::documents::{DocumentRow, DocumentRows, DocumentTable, content_digest};
 use cbddc_oplog::{OplogDb, OplogError};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -115,11 +115,11 @@ impl DocumentDigests {
 }
 
 fn read(db: &OplogDb, collections: Vec<String>) -> Result<State, DigestError> {
-    let mut rows = Vec::new();
+    let mut rows = DocumentRows::default();
     db.each_document(|document| {
         let wanted = |name: &String| name == document.collection;
         if collections.is_empty() || collections.iter().any(wanted) {
-            rows.push(DocumentRow {
+            rows.push(&DocumentRow {
                 collection: document.collection.to_owned(),
                 key: document.key.to_owned(),
                 version: document.version,
@@ -130,7 +130,7 @@ fn read(db: &OplogDb, collections: Vec<String>) -> Result<State, DigestError> {
     })?;
     Ok(State {
         name: format!("{:016x}", nonce()),
-        table: rows.into_iter().collect(),
+        table: rows.finish(),
         read_from: format!("{} of {}", db.documents_from(), db.path().display()),
         made: Instant::now(),
     })

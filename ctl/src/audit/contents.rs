@@ -3,7 +3,7 @@
 use crate::error::CtlError;
 use crate::mesh::{Outcome, Session, client};
 use cbddc_domain::audit::EventFinding;
-use cbddc_domain::documents::{Comparison, DocumentRow, DocumentTable, Part, content_digest};
+use cbddc_domain::documents::{Comparison, DocumentRow, DocumentRows, Part, content_digest};
 use cbddc_domain::id::NodeName;
 use cbddc_oplog::{OplogDb, OplogError};
 use cbddc_proto::convert::replication::part_from_proto;
@@ -104,9 +104,9 @@ pub async fn compare_documents(
 pub(super) fn compare_files(databases: &[OplogDb]) -> Result<Vec<EventFinding>, OplogError> {
     let mut tables = Vec::new();
     for db in databases {
-        let mut rows = Vec::new();
+        let mut rows = DocumentRows::default();
         db.each_document(|document| {
-            rows.push(DocumentRow {
+            rows.push(&DocumentRow {
                 collection: document.collection.to_owned(),
                 key: document.key.to_owned(),
                 version: document.version,
@@ -114,10 +114,7 @@ pub(super) fn compare_files(databases: &[OplogDb]) -> Result<Vec<EventFinding>, 
                 digest: document.content.map(content_digest),
             });
         })?;
-        tables.push((
-            db.path().display().to_string(),
-            DocumentTable::from_iter(rows),
-        ));
+        tables.push((db.path().display().to_string(), rows.finish()));
     }
     let mut comparison = Comparison::default();
     while let Some(path) = comparison.next_part() {

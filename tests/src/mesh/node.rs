@@ -248,6 +248,7 @@ follow_interval = "500ms"
             .process_group(0)
             // As its unit has it.
             .env("MALLOC_ARENA_MAX", "2")
+            .env("MALLOC_TRIM_THRESHOLD_", "131072")
             .envs(self.environment.iter().map(|(name, value)| (name, value)));
         if let Some(crash) = crash {
             command.env("CBAGENT_CRASH", crash);
