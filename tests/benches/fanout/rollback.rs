@@ -76,7 +76,7 @@ fn measure_with(nodes: usize, begins: &str) {
         }
     }
     let (ours, one, all) = (median(&ours), median(&one), median(&all));
-    let job = format!("rollback of {nodes} that begin in {begins} s");
+    let job = format!("rollback of {nodes} ({begins} s)");
     compare(&job, "one node's own restart", ours, one, Some(GOAL));
     if nodes > 1 {
         let peer = format!("{nodes} nodes' own restarts at once");
