@@ -294,7 +294,8 @@ pub enum NodeCommand {
     Drain(DrainArgs),
     /// Lets the traffic of nodes go on.
     Undrain(DrainArgs),
-    /// Cuts nodes off from their peers without stopping them or losing data, until they are released.
+    /// Cuts nodes off from their peers without losing data, until they are released: their ports are
+    /// blocked, or they are stopped, as each agent's configuration says.
     Quarantine(QuarantineArgs),
     /// Lets nodes join their peers again.
     Release(QuarantineArgs),
