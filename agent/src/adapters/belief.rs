@@ -4,9 +4,11 @@
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_signature};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-use std::fmt;
+use rustls_pki_types::{CertificateDer, DnsName, ServerName, UnixTime};
 use std::sync::Arc;
+use std::{fmt, io};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 /// What somebody makes of a server's certificate.
 pub(crate) trait Belief: fmt::Debug + Send + Sync + 'static {
@@ -34,6 +36,21 @@ pub(crate) fn client(belief: impl Belief) -> Result<ClientConfig, Error> {
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(server))
         .with_no_client_auth())
+}
+
+/// One connection: TCP, then the handshake in which the server must prove its name.
+pub(crate) async fn dial(
+    config: Arc<ClientConfig>,
+    address: String,
+    node: String,
+) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+    // Never an IP address: a certificate of the mesh names nodes, not addresses.
+    let name = DnsName::try_from(node).map_err(io::Error::other)?;
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    TlsConnector::from(config)
+        .connect(ServerName::DnsName(name), stream)
+        .await
 }
 
 /// The refusal of everything older.

@@ -1,7 +1,7 @@
 //! A connection to the issuer of a token, by a host that knows no more of the mesh than the digest
 //! of its root authority.
 
-use crate::adapters::belief::{Belief, client};
+use crate::adapters::belief::{Belief, client, dial};
 use cbddc_domain::build::Digest;
 use cbddc_domain::id::NodeName;
 use cbddc_pki::certificate::{CertificateFault, fingerprint};
@@ -9,13 +9,10 @@ use cbddc_pki::name::Holder;
 use cbddc_pki::signature::Roots;
 use cbddc_pki::token::Token;
 use hyper_util::rt::TokioIo;
-use rustls::{CertificateError, ClientConfig, Error};
-use rustls_pki_types::{CertificateDer, DnsName, ServerName, UnixTime};
-use std::io;
+use rustls::{CertificateError, Error};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 /// How long connecting, and the call after it, may take.
@@ -55,19 +52,6 @@ pub async fn connect(address: &str, token: &Token) -> Result<Channel, PinnedErro
     }));
     let connected = tokio::time::timeout(LIMIT, connecting).await;
     Ok(connected.map_err(|_| PinnedError::NoAnswer)??)
-}
-
-async fn dial(
-    config: Arc<ClientConfig>,
-    address: String,
-    issuer: String,
-) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
-    let name = DnsName::try_from(issuer).map_err(io::Error::other)?;
-    let stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
-    TlsConnector::from(config)
-        .connect(ServerName::DnsName(name), stream)
-        .await
 }
 
 #[derive(Debug)]

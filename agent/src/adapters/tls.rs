@@ -22,7 +22,7 @@ pub use incoming::{
 };
 pub use sparing::LINES_MAX;
 
-use crate::adapters::belief::{Server, provider};
+use crate::adapters::belief::{Server, dial, provider};
 use crate::adapters::clock::TrustedTime;
 use crate::config::TlsFiles;
 use cbddc_domain::id::NodeName;
@@ -34,13 +34,11 @@ use hyper_util::rt::TokioIo;
 use rustls::client::Resumption;
 use rustls::server::NoServerSessionStorage;
 use rustls::{ClientConfig, ServerConfig};
-use rustls_pki_types::{DnsName, ServerName};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
-use tokio::net::TcpStream;
-use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio_rustls::TlsAcceptor;
 use tonic::transport::{Channel, Endpoint, Uri};
 use verify::Verifier;
 
@@ -277,19 +275,4 @@ impl Current {
 /// Whether a certificate's holder is this node.
 fn is_node(facts: &Facts, node: &NodeName) -> bool {
     facts.mesh_holder == Holder::Node(node.clone())
-}
-
-/// One connection: TCP, then the handshake in which the server must prove its name.
-async fn dial(
-    config: Arc<ClientConfig>,
-    address: String,
-    node: String,
-) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
-    // Never an IP address: a certificate of the mesh names nodes, not addresses.
-    let name = DnsName::try_from(node).map_err(io::Error::other)?;
-    let stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
-    TlsConnector::from(config)
-        .connect(ServerName::DnsName(name), stream)
-        .await
 }

@@ -3,17 +3,14 @@
 //! A host that was away while they were replaced cannot tell who answers, and shows no certificate.
 //! It sends nothing of its own, and believes the answer by its signatures alone.
 
-use crate::adapters::belief::{Belief, client};
+use crate::adapters::belief::{Belief, client, dial};
 use cbddc_domain::id::NodeName;
 use cbddc_proto::v1;
 use cbddc_proto::v1::mesh_service_client::MeshServiceClient;
 use hyper_util::rt::TokioIo;
-use rustls::{ClientConfig, Error};
-use rustls_pki_types::{CertificateDer, DnsName, ServerName, UnixTime};
-use std::io;
+use rustls::Error;
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use std::sync::Arc;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use tonic::transport::{Endpoint, Uri};
 
 /// The largest answer, in bytes: 16 certificates and two signatures.
@@ -53,19 +50,6 @@ pub async fn trust_of(
         .get_trust(v1::GetTrustRequest {})
         .await?;
     Ok(answered.into_inner().trust)
-}
-
-async fn dial(
-    config: Arc<ClientConfig>,
-    address: String,
-    node: String,
-) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
-    let name = DnsName::try_from(node).map_err(io::Error::other)?;
-    let stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
-    TlsConnector::from(config)
-        .connect(ServerName::DnsName(name), stream)
-        .await
 }
 
 #[derive(Debug)]
