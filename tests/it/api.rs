@@ -96,7 +96,16 @@ async fn the_standard_health_service_answers() {
 
 #[tokio::test]
 async fn whoever_watches_a_node_is_told_of_changes_and_of_the_end() {
-    let mut mesh = two_nodes();
+    let roll_out = |mesh: &TestMesh, version: &str| {
+        mesh.make_build(version, "");
+        mesh.cbctl(&mesh.rollout(version)).expect(0);
+    };
+    let mesh = two_nodes();
+    let mesh = tokio::task::spawn_blocking(move || {
+        roll_out(&mesh, "1.0");
+        mesh
+    });
+    let mut mesh = mesh.await.expect("the first rollout went well");
     let watch = NodeServiceClient::new(connect(&mesh).await)
         .watch_status(v1::WatchStatusRequest {})
         .await;
@@ -119,8 +128,7 @@ async fn whoever_watches_a_node_is_told_of_changes_and_of_the_end() {
     );
 
     let mesh = tokio::task::spawn_blocking(move || {
-        mesh.make_build("1.0", "");
-        mesh.cbctl(&mesh.rollout("1.0")).expect(0);
+        roll_out(&mesh, "1.1");
         mesh.stop_agent(0);
         mesh
     });
@@ -130,13 +138,11 @@ async fn whoever_watches_a_node_is_told_of_changes_and_of_the_end() {
             phases.push(phase);
         }
     }
-    // Each message is the latest state, so a short phase may pass unseen on a busy machine, but not all.
+    // Each message is the latest state, so a short phase may pass unseen; these two last: a node that ran
+    // waits out two sync cycles before it is stopped.
     let saw = |phase: &str| phases.iter().any(|seen| seen == phase);
     assert!(saw("probation"), "no probation in {phases:?}");
-    assert!(
-        saw("prepared") || saw("switching"),
-        "nothing before probation in {phases:?}"
-    );
+    assert!(saw("switching"), "no switch in {phases:?}");
     assert_eq!(phases.last().map(String::as_str), Some("steady"));
     drop(mesh.await.expect("the rollout went well"));
 }
