@@ -13,8 +13,8 @@ pub use authority::{
     CaCommand, IssuerArgs, IssuerCommand, IssuerRemoveArgs, RecoverArgs, RotateArgs,
 };
 pub use change::{
-    AbortArgs, ConfirmArgs, PlanArgs, ResumeArgs, RollbackArgs, RolloutCommand, StartArgs,
-    TargetArgs, TimingArgs, WaveArgs,
+    AbortArgs, ConfirmArgs, PlanArgs, ProofArgs, ResumeArgs, RollbackArgs, RolloutCommand,
+    StartArgs, TargetArgs, TimingArgs, WaveArgs,
 };
 pub use enrol::{EnrolArgs, EnrolledHost, enrolled_host};
 pub use members::{

@@ -29,6 +29,7 @@ pub struct MeshChecker {
     /// Instead of what the agents' configurations name; empty: those.
     collections: Vec<String>,
     quiesce: Option<Duration>,
+    patience: Option<Duration>,
     accepts_unproven: bool,
     began: Instant,
     memory: Mutex<Memory>,
@@ -72,6 +73,7 @@ impl MeshChecker {
             targets: BTreeSet::new(),
             collections: Vec::new(),
             quiesce: None,
+            patience: None,
             accepts_unproven: false,
             began: Instant::now(),
             memory: Mutex::default(),
@@ -87,6 +89,12 @@ impl MeshChecker {
     /// A clock that is behind may stand still for so long.
     pub fn with_quiesce(mut self, quiesce: Duration) -> Self {
         self.quiesce = Some(quiesce);
+        self
+    }
+
+    /// How long to look for events where nobody writes.
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = Some(patience);
         self
     }
 
@@ -222,7 +230,11 @@ impl MeshChecker {
     }
 
     fn new_watch(&self, since_wall_ms: i64) -> ClusterWatches {
-        let watch = ClusterWatches::new(since_wall_ms).accepting_unproven(self.accepts_unproven);
+        let mut watch =
+            ClusterWatches::new(since_wall_ms).accepting_unproven(self.accepts_unproven);
+        if let Some(patience) = self.patience {
+            watch = watch.with_patience(u64::try_from(patience.as_millis()).unwrap_or(u64::MAX));
+        }
         let Some(quiesce) = self.quiesce else {
             return watch;
         };

@@ -46,17 +46,18 @@ pub async fn drive(
     proposal: Proposal,
     say: Say<'_>,
 ) -> Result<Outcome, CtlError> {
-    drive_checked(session, proposal, false, say).await
+    let checker = MeshChecker::new(session.clone(), proposal.members.clone());
+    drive_checked(session, proposal, checker, say).await
 }
 
-/// The same; `accepts_unproven`: a wave passes although no event of a target collection was seen.
+/// The same with a mesh check of one's own after each wave.
 pub async fn drive_checked(
     session: &Session,
     proposal: Proposal,
-    accepts_unproven: bool,
+    checker: MeshChecker,
     say: Say<'_>,
 ) -> Result<Outcome, CtlError> {
-    run(session, proposal, accepts_unproven, Proposer::begin, say).await
+    run(session, proposal, checker, Proposer::begin, say).await
 }
 
 /// The same for a record that a person forces (rule 13).
@@ -67,13 +68,14 @@ pub async fn drive_forced(
     say: Say<'_>,
 ) -> Result<Outcome, CtlError> {
     let begin = |proposal, now_ms| Proposer::force(proposal, record, now_ms);
-    run(session, proposal, false, begin, say).await
+    let checker = MeshChecker::new(session.clone(), proposal.members.clone());
+    run(session, proposal, checker, begin, say).await
 }
 
 async fn run(
     session: &Session,
     proposal: Proposal,
-    accepts_unproven: bool,
+    checker: MeshChecker,
     begin: impl FnOnce(Proposal, u64) -> (Proposer, Vec<Command>),
     say: Say<'_>,
 ) -> Result<Outcome, CtlError> {
@@ -84,9 +86,7 @@ async fn run(
         session: session.clone(),
         proposal: proposal.clone(),
         turns: Semaphore::new(session.jobs()),
-        checker: MeshChecker::new(session.clone(), proposal.members.clone())
-            .for_targets(proposal.plan.targets().cloned().collect())
-            .accepting_unproven(accepts_unproven),
+        checker: checker.for_targets(proposal.plan.targets().cloned().collect()),
         signatures: Signatures::new(session.mesh().name.clone(), session.signer()?),
         told,
     });

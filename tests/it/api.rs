@@ -98,7 +98,7 @@ async fn the_standard_health_service_answers() {
 async fn whoever_watches_a_node_is_told_of_changes_and_of_the_end() {
     let roll_out = |mesh: &TestMesh, version: &str| {
         mesh.make_build(version, "");
-        mesh.cbctl(&mesh.rollout(version)).expect(0);
+        mesh.roll_out(version);
     };
     let mesh = two_nodes();
     let mesh = tokio::task::spawn_blocking(move || {

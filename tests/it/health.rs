@@ -148,7 +148,7 @@ fn a_node_that_lies_is_found_out_and_it_is_remembered() {
     let recovered = folder.path().join("recovered");
     let mut mesh = TestMesh::start(options(&recovered));
     mesh.make_build("1.0", "");
-    mesh.cbctl(&mesh.rollout("1.0")).expect(0);
+    mesh.first_release("1.0");
     assert!(mesh.put(0, "c", "x", &json!({}), true));
     // A program that hangs degrades and no more, and holds up no other check.
     mesh.wait_for("all is judged", LIMIT, |mesh| {
@@ -283,7 +283,7 @@ fn a_host_whose_clock_is_wrong_hears_it_from_the_others() {
     };
     let mut mesh = TestMesh::start(MeshOptions::default());
     mesh.make_build("1.0", "");
-    mesh.cbctl(&mesh.rollout("1.0")).expect(0);
+    mesh.first_release("1.0");
     let environment = clocks::environment(&library.to_string_lossy(), "+5m");
     mesh.set_environment(1, environment);
     mesh.stop_agent(1);

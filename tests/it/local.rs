@@ -21,7 +21,7 @@ fn socket(mesh: &TestMesh) -> String {
 fn whoever_owns_the_host_looks_without_a_certificate() {
     let mut mesh = one_node();
     mesh.make_build("1.0", "");
-    mesh.cbctl(&mesh.rollout("1.0")).expect(0);
+    mesh.first_release("1.0");
     let socket = socket(&mesh);
     let mode = fs::metadata(&socket)
         .expect("a socket")
@@ -134,7 +134,7 @@ fn users_and_groups_of_the_host_do_what_the_configuration_lets_them() {
     }
     let mut mesh = one_node();
     mesh.make_build("1.0", "");
-    mesh.cbctl(&mesh.rollout("1.0")).expect(0);
+    mesh.first_release("1.0");
     mesh.stop_agent(0);
     let config = mesh.node(0).folder.join("cbagent.toml");
     let text = fs::read_to_string(&config).expect("a configuration");

@@ -226,7 +226,7 @@ fn the_journal_is_followed_until_ctrl_c() {
 fn a_release_comes_in_waves_and_goes_again() {
     let mut mesh = TestMesh::start(MeshOptions::default());
     mesh.make_build("1.0", "");
-    mesh.cbctl(&mesh.rollout("1.0")).expect(0);
+    mesh.first_release("1.0");
     mesh.wait_until_all_run("1.0", LIMIT);
     let writer = Writer::start(&mesh, "orders");
     mesh.wait_for("documents are written", LIMIT, |_| {
@@ -234,7 +234,7 @@ fn a_release_comes_in_waves_and_goes_again() {
     });
 
     mesh.make_build("1.1", "");
-    mesh.cbctl(&mesh.rollout("1.1")).expect(0);
+    mesh.roll_out("1.1");
     mesh.wait_until_all_run("1.1", LIMIT);
     assert_eq!(mesh.stats(0).expect("the node answers")["version"], "1.1");
     mesh.cbctl(&["health", "show"]).expect(0);
@@ -288,7 +288,7 @@ fn proven_by_a_canary(canary: &'static str, collection: &str) {
     });
     for version in ["1.0", "1.1"] {
         mesh.make_build(version, "");
-        let ran = mesh.cbctl(&mesh.rollout(version)).expect(0);
+        let ran = mesh.roll_out(version);
         if version == "1.1" {
             let words = format!("arrived everywhere exactly once, in {collection}");
             assert!(ran.stderr.contains(&words), "{}", ran.stderr);

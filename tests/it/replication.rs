@@ -34,7 +34,7 @@ fn mesh_with(nodes: usize, faults: &str) -> TestMesh {
         ..MeshOptions::default()
     });
     mesh.make_build("1.0", faults);
-    mesh.cbctl(&mesh.rollout("1.0")).expect(0);
+    mesh.first_release("1.0");
     mesh.wait_until_all_run("1.0", LIMIT);
     mesh
 }

@@ -20,7 +20,7 @@ const LIMIT: Duration = Duration::from_secs(40);
 fn mesh_on_1_0(options: MeshOptions) -> TestMesh {
     let mesh = TestMesh::start(options);
     mesh.make_build("1.0", "");
-    mesh.cbctl(&mesh.rollout("1.0")).expect(0);
+    mesh.first_release("1.0");
     mesh.wait_until_all_run("1.0", LIMIT);
     mesh
 }
@@ -66,7 +66,7 @@ fn refused(ran: &Ran, code: i32, words: &str) {
 #[track_caller]
 fn roll_out(mesh: &TestMesh, version: &str) {
     mesh.make_build(version, "");
-    mesh.cbctl(&mesh.rollout(version)).expect(0);
+    mesh.roll_out(version);
     mesh.wait_until_all_run(version, LIMIT);
 }
 

@@ -39,10 +39,10 @@ pub use clusters::*;
 pub use follow::{Findings, Follower, TOLD_AGAIN_MS};
 pub use words::FINDINGS_TOLD_MAX;
 
-/// How many rounds a watch looks for traffic by default before it passes without any. At two rounds
-/// per second these are 5 s: CBDDC nodes flush local writes, and pull, every 2 s
-/// (`SyncOrchestrator.cs`), so that fewer would call every mesh quiet.
-pub const PATIENCE_ROUNDS: u32 = 10;
+/// How long a watch looks for traffic by default before it passes without any, in milliseconds: CBDDC
+/// nodes flush local writes, and pull, every 2 s (`SyncOrchestrator.cs`), so that less would call
+/// every mesh quiet. A time, and not a number of rounds: how long one round takes is the nodes' affair.
+pub const PATIENCE_MS: u64 = 5_000;
 
 /// How many successive rounds a node's clock, or its list of peers, may fail to move before that is
 /// a finding. At two rounds per second these are 90 s: the quiesce limit of 30 s and the longest
@@ -307,7 +307,7 @@ struct Goal {
 #[derive(Debug)]
 pub struct MeshWatch {
     since_wall_ms: i64,
-    patience_rounds: u32,
+    patience_ms: u64,
     stalled_rounds: u32,
     accepts_unproven: bool,
     now_ms: u64,
@@ -316,8 +316,8 @@ pub struct MeshWatch {
     nodes: Interner,
     suspected: std::collections::HashSet<rules::Suspicion>,
     goal: Option<Goal>,
-    /// Rounds in which every node was asked and took the token.
-    full_rounds: u32,
+    /// When every node was asked, and took the token, for the first time.
+    all_asked_at_ms: Option<u64>,
     /// Per node and origin: the clock that stands still, and for how many rounds.
     standing: HashMap<(u32, String), (Moment, u32)>,
     /// Per node and expected peer: for how many rounds it was not joined.
@@ -333,7 +333,7 @@ impl MeshWatch {
     pub fn new(since_wall_ms: i64) -> Self {
         Self {
             since_wall_ms,
-            patience_rounds: PATIENCE_ROUNDS,
+            patience_ms: PATIENCE_MS,
             stalled_rounds: STALLED_ROUNDS,
             accepts_unproven: false,
             now_ms: 0,
@@ -342,15 +342,16 @@ impl MeshWatch {
             nodes: Interner::default(),
             suspected: std::collections::HashSet::new(),
             goal: None,
-            full_rounds: 0,
+            all_asked_at_ms: None,
             standing: HashMap::new(),
             unjoined: HashMap::new(),
         }
     }
 
-    /// Sets how many rounds to look for traffic before passing without; at least two are needed.
-    pub fn with_patience(mut self, rounds: u32) -> Self {
-        self.patience_rounds = rounds.max(2);
+    /// Sets how long to look for traffic before passing without, in milliseconds from the first round
+    /// in which every node was asked. At least two rounds are needed in any case.
+    pub fn with_patience(mut self, patience_ms: u64) -> Self {
+        self.patience_ms = patience_ms;
         self
     }
 

@@ -113,16 +113,28 @@ pub struct PlanArgs {
     pub reason: String,
 }
 
+/// What the mesh check after a wave takes for proof.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct ProofArgs {
+    /// Go on after a wave although no event of a target collection was seen to arrive. Without it
+    /// the wave fails in the end, and its nodes go back.
+    #[arg(long)]
+    pub accept_unproven: bool,
+    /// How long to look for events where nobody writes. After it the mesh passes, told to be unproven,
+    /// unless target collections are configured.
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
+    pub patience: Duration,
+}
+
 /// `cbctl rollout start`.
 #[derive(Debug, Clone, Args)]
 pub struct StartArgs {
     /// What, where and how.
     #[command(flatten)]
     pub plan: PlanArgs,
-    /// Go on after a wave although no event of a target collection was seen to arrive. Without it
-    /// the wave fails in the end, and its nodes go back.
-    #[arg(long)]
-    pub accept_unproven: bool,
+    /// What the mesh check takes for proof.
+    #[command(flatten)]
+    pub proof: ProofArgs,
     /// Whether to ask.
     #[command(flatten)]
     pub confirm: ConfirmArgs,
@@ -133,9 +145,9 @@ pub struct StartArgs {
 pub struct ResumeArgs {
     /// Its id, as `rollout list` shows it. Default: the one under way.
     pub id: Option<String>,
-    /// Go on after a wave although no event of a target collection was seen to arrive.
-    #[arg(long)]
-    pub accept_unproven: bool,
+    /// What the mesh check takes for proof.
+    #[command(flatten)]
+    pub proof: ProofArgs,
     /// Why, in words, for the journal.
     #[arg(long, default_value = "")]
     pub reason: String,

@@ -43,6 +43,9 @@ pub struct ReplicationCheckArgs {
     /// Exit with 0 also where no event of a target collection was seen to arrive.
     #[arg(long)]
     pub accept_unproven: bool,
+    /// How long to look for events where nobody writes.
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
+    pub patience: Duration,
 }
 
 /// `cbctl replication audit`.

@@ -5,9 +5,10 @@ mod planning;
 
 use super::{confirm, ending};
 use crate::away::Away;
-use crate::cli::{AbortArgs, Output, ResumeArgs, RolloutCommand, StartArgs};
+use crate::cli::{AbortArgs, Output, ProofArgs, ResumeArgs, RolloutCommand, StartArgs};
 use crate::error::{CtlError, Exit};
 use crate::mesh::Session;
+use crate::mesh_check::MeshChecker;
 use crate::rollout::drive_checked;
 use crate::survey::Survey;
 use cbddc_domain::id::NodeName;
@@ -16,6 +17,7 @@ use cbddc_domain::plan::Plan;
 use cbddc_domain::proposer::{Draft, Proposal};
 use cbddc_domain::register::RecordKind;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// Runs the command.
 pub(super) async fn run(
@@ -61,7 +63,7 @@ async fn start(arguments: &StartArgs, session: &Session, output: Output) -> Resu
         proposal,
         &targets,
         &survey,
-        arguments.accept_unproven,
+        arguments.proof,
         output,
     )
     .await
@@ -73,12 +75,15 @@ async fn finish(
     proposal: Proposal,
     targets: &BTreeSet<NodeName>,
     survey: &Survey,
-    accepts_unproven: bool,
+    proof: ProofArgs,
     output: Output,
 ) -> Result<Exit, CtlError> {
     let absent = Away::of(session, survey, &proposal.voters).pending(targets);
     let say = &mut |line: &str| eprintln!("{line}");
-    let outcome = drive_checked(session, proposal.clone(), accepts_unproven, say).await?;
+    let checker = MeshChecker::new(session.clone(), proposal.members.clone())
+        .with_patience(proof.patience)
+        .accepting_unproven(proof.accept_unproven);
+    let outcome = drive_checked(session, proposal.clone(), checker, say).await?;
     ending::conclude(session, &proposal, outcome, &absent, output).await
 }
 
@@ -157,7 +162,7 @@ async fn resume(
         proposal,
         &targets,
         &survey,
-        arguments.accept_unproven,
+        arguments.proof,
         output,
     )
     .await
@@ -189,5 +194,10 @@ async fn abort(arguments: &AbortArgs, session: &Session, output: Output) -> Resu
     proposal.plan.reason = reason;
     proposal.plan.waves = Vec::new();
     proposal.settle_ms = u64::try_from(arguments.verify.as_millis()).unwrap_or(u64::MAX);
-    finish(session, proposal, &targets, &survey, true, output).await
+    // Nothing new is rolled out that would have to be proven.
+    let proof = ProofArgs {
+        accept_unproven: true,
+        patience: Duration::ZERO,
+    };
+    finish(session, proposal, &targets, &survey, proof, output).await
 }

@@ -17,7 +17,7 @@ fn findings_are_in_the_journal_and_in_the_check() {
         mesh.start_agent(index);
     }
     mesh.make_build("1.0", "");
-    mesh.cbctl(&mesh.rollout("1.0")).expect(0);
+    mesh.first_release("1.0");
     let writer = Writer::start(&mesh, "orders");
     // A clock that has seen nothing of a node yet says nothing.
     mesh.wait_for("events are everywhere", LIMIT, |mesh| {

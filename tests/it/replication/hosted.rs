@@ -14,7 +14,7 @@ fn hosted() -> TestMesh {
         ..MeshOptions::default()
     });
     mesh.make_build("1.0", "");
-    mesh.cbctl(&mesh.rollout("1.0")).expect(0);
+    mesh.first_release("1.0");
     mesh.wait_until_all_run("1.0", LIMIT);
     mesh
 }
@@ -185,7 +185,7 @@ fn a_restore_brings_both_databases_back() {
     put(east, "before");
     put(west, "before");
     mesh.make_build("1.1", "");
-    mesh.cbctl(&mesh.rollout("1.1")).expect(0);
+    mesh.roll_out("1.1");
     mesh.wait_until_all_run("1.1", LIMIT);
     put(east, "after");
     put(west, "after");

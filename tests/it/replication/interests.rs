@@ -19,7 +19,7 @@ fn mesh() -> TestMesh {
     fs::write(&path, settings.to_string()).expect("they can be written");
     (0..mesh.len()).for_each(|index| mesh.start_agent(index));
     mesh.make_build("1.0", "");
-    mesh.cbctl(&mesh.rollout("1.0")).expect(0);
+    mesh.first_release("1.0");
     mesh.wait_until_all_run("1.0", LIMIT);
     mesh
 }
@@ -54,7 +54,7 @@ fn what_a_node_does_not_want_is_not_missed_there() {
     assert_eq!((ran.code, kinds(&ran)), (0, vec![]), "{ran}");
     mesh.cbctl(&["replication", "check"]).expect(0);
     mesh.make_build("1.1", "");
-    mesh.cbctl(&mesh.rollout("1.1")).expect(0);
+    mesh.roll_out("1.1");
     for index in 0..mesh.len() {
         let journal = mesh.journal(index);
         let told = journal.iter().find(|line| line["kind"] == "replication");

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 fn mesh() -> TestMesh {
     let timing = Timing {
-        verify: Duration::from_secs(9),
+        verify: Duration::from_secs(12),
         ..Timing::default()
     };
     let mesh = TestMesh::start(MeshOptions {
@@ -15,9 +15,7 @@ fn mesh() -> TestMesh {
         ..MeshOptions::default()
     });
     mesh.make_build("1.0", "");
-    let mut line = mesh.rollout("1.0");
-    line.push("--accept-unproven".into());
-    mesh.cbctl(&line).expect(0);
+    mesh.roll_out_with("1.0", &["--accept-unproven"]);
     mesh.wait_until_all_run("1.0", LIMIT);
     mesh
 }
@@ -56,7 +54,7 @@ fn nothing_seen_is_nothing_proven() {
     ];
     mesh.cbctl(&other).expect(8);
     mesh.make_build("1.2", "");
-    mesh.cbctl(&mesh.rollout("1.2")).expect(0);
+    mesh.roll_out("1.2");
     drop(writer);
     assert_eq!(kinds(&super::audit(&mesh, &[])), Vec::<String>::new());
 }

@@ -118,7 +118,7 @@ fn in_a_rollback_it_arrives() {
     for (number, point) in points(&kinds).into_iter().enumerate() {
         let version = format!("1.1.{number}");
         mesh.make_build(&version, "");
-        mesh.cbctl(&mesh.rollout(&version)).expect(0);
+        mesh.roll_out(&version);
         mesh.stop_agent(0);
         mesh.start_agent_crashing(0, Some(&point));
         let watch = TwiceWatch::start(&mesh, 0);

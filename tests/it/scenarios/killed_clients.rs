@@ -42,7 +42,7 @@ fn a_mesh_whose_client_dies_goes_back_by_itself() {
     }
     // Whoever comes next finds a free mesh.
     mesh.make_build("1.2", "");
-    mesh.cbctl(&mesh.rollout("1.2")).expect(0);
+    mesh.roll_out("1.2");
     mesh.wait_until_all_run("1.2", LIMIT);
 }
 

@@ -134,7 +134,7 @@ fn an_optional_member_that_is_away_gets_there_when_it_is_back() {
 fn a_required_member_that_is_away_blocks_a_rollout_and_no_rollback() {
     let mut mesh = mesh();
     mesh.make_build("1.1", "");
-    mesh.cbctl(&mesh.rollout("1.1")).expect(0);
+    mesh.roll_out("1.1");
     mesh.make_build("1.2", "");
     mesh.wait_for("n3 was heard of", LIMIT, |mesh| {
         let members = mesh.cbctl(&["mesh", "members", "-o", "json"]).json();

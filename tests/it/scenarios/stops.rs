@@ -39,7 +39,7 @@ fn a_frozen_mesh_refuses_rollouts_and_lets_a_rollback_pass() {
     mesh.wait_until_all_run("1.0", LIMIT);
     mesh.cbctl(&["mesh", "thaw", "--reason", "over", "--yes"])
         .expect(0);
-    mesh.cbctl(&mesh.rollout("1.2")).expect(0);
+    mesh.roll_out("1.2");
 }
 
 /// A host whose drain command leaves a file, and whose agent-check is on; gives both.

@@ -2,8 +2,8 @@
 
 use super::{all_tests_are_required, network, script};
 use crate::bins::binary;
-use crate::mesh::wait_for;
 use crate::mesh::{Ran, Running};
+use crate::mesh::{interrupt, wait_for};
 use serde_json::Value;
 use std::fs;
 use std::net::Ipv4Addr;
@@ -50,6 +50,7 @@ impl Hosts {
     /// If all tests are required and this machine cannot, or if a host does not come up.
     #[track_caller]
     pub fn up(count: u8) -> Option<Self> {
+        interrupt::end_when_time_is_up();
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = tempfile::Builder::new().prefix("cbddc-hosts-").tempdir();
         let number = NETWORKS.fetch_add(1, Ordering::Relaxed);

@@ -2,6 +2,7 @@
 
 use super::workspace;
 use crate::bins::binary;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -9,7 +10,7 @@ use std::sync::OnceLock;
 /// The version of the workspace.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// What is made once for all tests of a process.
+/// What is made once for all tests, whatever processes they run in.
 #[derive(Debug)]
 pub struct Packages {
     folder: PathBuf,
@@ -29,11 +30,18 @@ impl Packages {
         let binaries = binaries.parent().expect("a program lies in a folder");
         // Beside the binaries that they are made of: there is nothing to clean up.
         let folder = binaries.join("hosts");
-        std::fs::create_dir_all(&folder).expect("a folder beside the binaries");
+        fs::create_dir_all(&folder).expect("a folder beside the binaries");
         let packages = Self {
             arch: said(Command::new("dpkg").arg("--print-architecture")),
             folder,
         };
+        // Held until the end of this function: one makes them, the others wait for that.
+        let lock = File::create(packages.folder.join("lock")).expect("a file to lock");
+        lock.lock().expect("a lock");
+        let (made_of, stamp) = (stamp(), packages.folder.join("made-of"));
+        if fs::read_to_string(&stamp).is_ok_and(|text| text == made_of) {
+            return packages;
+        }
         for version in [packages.version(), packages.newer_version()] {
             let mut build = Command::new(workspace().join("packaging/build-deb"));
             // The fast compression: tests look at what is inside.
@@ -45,6 +53,7 @@ impl Packages {
         let mut strip = Command::new("strip");
         strip.arg("-o").arg(packages.fixture_node());
         said(strip.arg(binary("fixture-node")));
+        fs::write(stamp, made_of).expect("a note of what they are made of");
         packages
     }
 
@@ -99,6 +108,30 @@ impl Packages {
     pub fn folder(&self) -> &Path {
         &self.folder
     }
+}
+
+/// What the packages are made of: other binaries, other packaging, or other sizes or times of them.
+fn stamp() -> String {
+    let programs = ["cbagent", "cbctl", "fixture-node"].map(binary);
+    let mut files: Vec<PathBuf> = programs.into();
+    let mut folders = vec![workspace().join("packaging")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("a folder of the workspace") {
+            let path = entry.expect("its entries can be read").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    let line = |file: &PathBuf| {
+        let seen = fs::metadata(file).expect("a file of the workspace");
+        let changed = seen.modified().expect("a file has a time");
+        format!("{} {} {changed:?}\n", file.display(), seen.len())
+    };
+    files.iter().map(line).collect()
 }
 
 /// What a program prints that must succeed.

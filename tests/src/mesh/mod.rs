@@ -36,23 +36,39 @@ pub use writer::{Writer, Written};
 
 use std::time::{Duration, Instant};
 
-/// How often a condition is looked at.
+/// How often a condition is looked at, at most.
 const POLL: Duration = Duration::from_millis(25);
+
+/// The pause after a look, in lengths of the look: whoever waits leaves the machine to what is waited
+/// for.
+const REST: u32 = 2;
 
 /// Waits for a condition and returns what it gave; panics with its name when it does not come true
 /// within the limit.
 #[track_caller]
 pub fn wait_for<T>(what: &str, limit: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
+    wait_for_or_tell(what, limit, || condition().ok_or_else(String::new))
+}
+
+/// The same for a condition that says what it saw instead.
+#[track_caller]
+pub fn wait_for_or_tell<T>(
+    what: &str,
+    limit: Duration,
+    mut condition: impl FnMut() -> Result<T, String>,
+) -> T {
     let until = Instant::now() + limit;
     loop {
-        if let Some(found) = condition() {
-            return found;
-        }
+        let looked_at = Instant::now();
+        let seen = match condition() {
+            Ok(found) => return found,
+            Err(seen) => seen,
+        };
         interrupt::check();
         assert!(
             Instant::now() < until,
-            "waited {limit:?} in vain until {what}"
+            "waited {limit:?} in vain until {what}: {seen}"
         );
-        std::thread::sleep(POLL);
+        std::thread::sleep(POLL.max(looked_at.elapsed() * REST));
     }
 }

@@ -67,20 +67,32 @@ pub struct Timing {
     pub probation: Duration,
     /// How often probation is renewed.
     pub renew: Duration,
+    /// How long the mesh check looks for events where nobody writes.
+    pub patience: Duration,
 }
 
 impl Default for Timing {
     fn default() -> Self {
         Self {
-            verify: Duration::from_secs(20),
+            verify: Self::GENEROUS.verify,
             healthy: Duration::from_millis(500),
-            probation: Duration::from_secs(3),
+            probation: Duration::from_secs(10),
             renew: Duration::from_millis(500),
+            patience: Duration::from_millis(400),
         }
     }
 }
 
 impl Timing {
+    /// For rollouts that must succeed whatever runs beside them: nothing waits for these limits.
+    pub const GENEROUS: Self = Self {
+        verify: Duration::from_secs(60),
+        healthy: Duration::from_millis(300),
+        probation: Duration::from_secs(30),
+        renew: Duration::from_millis(500),
+        patience: Duration::from_millis(400),
+    };
+
     /// The arguments that tell it to `cbctl rollout`.
     pub fn arguments(&self) -> Vec<String> {
         [
@@ -88,6 +100,7 @@ impl Timing {
             ("--healthy", self.healthy),
             ("--probation", self.probation),
             ("--renew", self.renew),
+            ("--patience", self.patience),
         ]
         .into_iter()
         .flat_map(|(name, value)| [name.to_owned(), text_of(value)])

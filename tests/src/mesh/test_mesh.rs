@@ -2,13 +2,13 @@
 
 use super::node::TestNode;
 use super::run::{Ran, Running};
-use super::{MeshOptions, build, interrupt, ports, wait_for};
+use super::{MeshOptions, Timing, build, interrupt, ports, wait_for, wait_for_or_tell};
 use crate::bins::binary;
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// How long an agent may take until it answers.
@@ -50,6 +50,7 @@ impl TestMesh {
     /// Makes the files of a mesh; starts nothing.
     #[track_caller]
     pub fn prepare(options: MeshOptions) -> Self {
+        interrupt::end_when_time_is_up();
         let folder = tempfile::Builder::new().prefix("cbddc-mesh-").tempdir();
         let folder = folder.expect("a temporary folder");
         let root = folder.path().to_owned();
@@ -245,6 +246,28 @@ impl TestMesh {
         words.chain(self.options.timing.arguments()).collect()
     }
 
+    /// Rolls a build out that the hosts have, with limits that a busy machine does not reach.
+    #[track_caller]
+    pub fn roll_out(&self, version: &str) -> Ran {
+        self.roll_out_with(version, &[])
+    }
+
+    /// The first release of a mesh on which nothing runs: on all hosts at once.
+    #[track_caller]
+    pub fn first_release(&self, version: &str) -> Ran {
+        self.roll_out_with(version, &["--waves", "100%"])
+    }
+
+    /// The same with further arguments.
+    #[track_caller]
+    pub fn roll_out_with(&self, version: &str, more: &[&str]) -> Ran {
+        let build = format!("cbddc@{version}");
+        let words = ["rollout", "start", "--build", &build, "--mesh", "--yes"];
+        let words = words.iter().chain(more).map(ToString::to_string);
+        let words: Vec<String> = words.chain(Timing::GENEROUS.arguments()).collect();
+        self.cbctl(&words).expect(0)
+    }
+
     /// Makes a build `cbddc@VERSION` with these faults of the fixture node; returns its bundle.
     #[track_caller]
     pub fn pack_build(&self, version: &str, faults: &str) -> PathBuf {
@@ -366,19 +389,12 @@ impl TestMesh {
                     .is_some_and(|health| health.eq_ignore_ascii_case("healthy"))
                 && node["release"]["build"] == build.as_str()
         };
-        let until = Instant::now() + limit;
-        loop {
+        wait_for_or_tell(&format!("every node runs {build}"), limit, || {
             let status = self.status();
             let nodes = status["nodes"].as_array();
-            if nodes.is_some_and(|nodes| nodes.iter().all(runs)) {
-                return;
-            }
-            interrupt::check();
-            assert!(
-                Instant::now() < until,
-                "waited {limit:?} in vain until every node runs {build}: {status:#}"
-            );
-        }
+            let all = nodes.is_some_and(|nodes| nodes.iter().all(runs));
+            all.then_some(()).ok_or_else(|| format!("{status:#}"))
+        });
     }
 
     /// The newest entries of a host's journal, oldest first.

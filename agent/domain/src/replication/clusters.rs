@@ -113,6 +113,7 @@ pub fn collection_of(cluster: &str, collection: &str) -> String {
 pub struct ClusterWatches {
     since_wall_ms: i64,
     stalled_rounds: Option<u32>,
+    patience_ms: Option<u64>,
     accepts_unproven: bool,
     now_ms: u64,
     watches: BTreeMap<Group, MeshWatch>,
@@ -124,6 +125,7 @@ impl ClusterWatches {
         Self {
             since_wall_ms,
             stalled_rounds: None,
+            patience_ms: None,
             accepts_unproven: false,
             now_ms: 0,
             watches: BTreeMap::new(),
@@ -133,6 +135,12 @@ impl ClusterWatches {
     /// As [`MeshWatch::with_stalled_rounds`].
     pub fn with_stalled_rounds(mut self, rounds: u32) -> Self {
         self.stalled_rounds = Some(rounds);
+        self
+    }
+
+    /// As [`MeshWatch::with_patience`].
+    pub fn with_patience(mut self, patience_ms: u64) -> Self {
+        self.patience_ms = Some(patience_ms);
         self
     }
 
@@ -213,11 +221,14 @@ impl ClusterWatches {
 
     fn new_watch(&self) -> MeshWatch {
         let watch = MeshWatch::new(self.since_wall_ms);
-        let watch = watch.accepting_unproven(self.accepts_unproven);
-        match self.stalled_rounds {
-            Some(rounds) => watch.with_stalled_rounds(rounds),
-            None => watch,
+        let mut watch = watch.accepting_unproven(self.accepts_unproven);
+        if let Some(patience_ms) = self.patience_ms {
+            watch = watch.with_patience(patience_ms);
         }
+        if let Some(rounds) = self.stalled_rounds {
+            watch = watch.with_stalled_rounds(rounds);
+        }
+        watch
     }
 }
 

@@ -31,7 +31,9 @@ impl MeshWatch {
             moved,
             ..Round::default()
         };
-        self.full_rounds = self.full_rounds.saturating_add(u32::from(everybody));
+        if everybody {
+            self.all_asked_at_ms.get_or_insert(self.now_ms);
+        }
         let not_there = match &self.goal {
             None => vec!["one more round is needed to compare with".to_owned()],
             Some(goal) => not_there(table, goal),
@@ -49,7 +51,8 @@ impl MeshWatch {
         let named = table.sights.iter();
         let mut named = named.flat_map(|sight| &sight.view.target_collections);
         let is_owed = !self.accepts_unproven && named.next().is_some();
-        let is_patient = is_owed || self.full_rounds < self.patience_rounds;
+        let looked = self.all_asked_at_ms.map(|at_ms| self.now_ms - at_ms);
+        let is_patient = is_owed || looked.is_none_or(|ms| ms < self.patience_ms);
         if waiting.is_empty() && !proven && is_patient {
             waiting.push(nothing_yet(&round));
         }

@@ -76,19 +76,27 @@ fn look(watch: &mut MeshWatch, views: &Views) -> Round {
     watch.observe(views, &none())
 }
 
-/// The round after as many with the same views.
+/// The time between two rounds.
+const ROUND_MS: u64 = 500;
+
+/// The round after as many with the same views, by a watch whose patience lasts for three.
 fn after(rounds: usize, views: &Views) -> Round {
-    let mut watch = MeshWatch::new(SINCE).with_patience(3);
-    (0..rounds).for_each(|_| drop(look(&mut watch, views)));
-    look(&mut watch, views)
+    last_round(MeshWatch::new(SINCE), rounds, views)
+}
+
+fn last_round(watch: MeshWatch, rounds: usize, views: &Views) -> Round {
+    let mut watch = watch.with_patience(2 * ROUND_MS);
+    let look = |round| {
+        watch.at(ROUND_MS * round);
+        look(&mut watch, views)
+    };
+    (0..=rounds as u64).map(look).last().unwrap()
 }
 
 /// The same where what is unproven is accepted.
 fn accepting(rounds: usize, views: &Views) -> Round {
-    let watch = MeshWatch::new(SINCE).with_patience(3);
-    let mut watch = watch.accepting_unproven(true);
-    (0..rounds).for_each(|_| drop(look(&mut watch, views)));
-    look(&mut watch, views)
+    let watch = MeshWatch::new(SINCE).accepting_unproven(true);
+    last_round(watch, rounds, views)
 }
 
 #[test]
@@ -800,8 +808,9 @@ fn unreachable_nodes_and_peers_not_joined_are_waited_for() {
         .remove(&name(3))
         .map(|_| (name(3), "timed out".to_owned()));
     let gone: BTreeMap<_, _> = gone.into_iter().collect();
-    let mut watch = MeshWatch::new(SINCE).with_patience(2);
-    for _ in 0..6 {
+    let mut watch = MeshWatch::new(SINCE).with_patience(ROUND_MS);
+    for round in 0..6 {
+        watch.at(ROUND_MS * round);
         let round = watch.observe(&views, &gone);
         assert!(is_pending(&round), "{round:?}");
         assert!(round.waiting[0].contains("n3 could not be asked: timed out"));

@@ -66,6 +66,7 @@ pub(super) async fn run(
     let checker = MeshChecker::new(session.clone(), targets.clone())
         .with_collections(arguments.collections.clone())
         .with_quiesce(arguments.quiesce)
+        .with_patience(arguments.patience)
         .accepting_unproven(arguments.accept_unproven);
     checker.begin_since(arguments.since).await;
     let began = Instant::now();
