@@ -9,6 +9,7 @@ use crate::ports::World;
 use cbddc_domain::node::{Event, Node};
 use cbddc_domain::phase::Phase;
 use cbddc_domain::replication::Findings;
+use cbddc_domain::stops::Stopped;
 use cbddc_domain::trigger::Observation;
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,15 +73,26 @@ const CUT_OFF_AGAIN: Duration = Duration::from_secs(5);
 
 /// Cuts the node off where a trigger said so, however often that takes; what a person asks is done
 /// where it was asked, and that person hears of a failure. `is_undone`: when the agent started, the
-/// host did not do what is stopped.
-pub async fn keep_stopped(
+/// host did not do what is stopped. It watches from this call on, not only once the future is polled:
+/// what is stopped in between is not missed.
+pub fn keep_stopped(
     engine: EngineHandle,
+    world: Arc<dyn World>,
+    is_undone: bool,
+    stop: CancellationToken,
+) -> impl Future<Output = ()> + Send + 'static {
+    let changed = engine.watch();
+    let known = changed.borrow().stops.quarantined.clone();
+    keep_stopped_since(changed, known, world, is_undone, stop)
+}
+
+async fn keep_stopped_since(
+    mut changed: watch::Receiver<Arc<Node>>,
+    mut known: Option<Stopped>,
     world: Arc<dyn World>,
     mut is_undone: bool,
     stop: CancellationToken,
 ) {
-    let mut changed = engine.watch();
-    let mut known = changed.borrow().stops.quarantined.clone();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,

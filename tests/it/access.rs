@@ -40,7 +40,7 @@ use tonic::codegen::Service as _;
 use tonic::codegen::http::{Request, Response};
 use tonic::transport::{Channel, Endpoint, Uri};
 
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(30);
 /// Words by which the table refuses.
 const REFUSALS: [&str; 4] = ["no_certificate", "expired", "removed", "not_allowed"];
 

@@ -13,7 +13,7 @@ use std::process::Command;
 use std::time::Duration;
 
 /// How long news may take to be everywhere.
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(40);
 
 pub(crate) fn mesh(issuers: usize) -> TestMesh {
     TestMesh::start(options(issuers))

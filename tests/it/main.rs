@@ -27,6 +27,7 @@ mod process;
 mod quiesce;
 mod renewal;
 mod replication;
+mod runner;
 mod scenarios;
 mod simulation;
 mod snapshots;

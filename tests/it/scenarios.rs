@@ -14,7 +14,7 @@ use cbddc_tests::mesh::{MeshOptions, Ran, TestMesh, Timing};
 use serde_json::Value;
 use std::time::Duration;
 
-const LIMIT: Duration = Duration::from_secs(40);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// A mesh that runs the good build 1.0.
 fn mesh_on_1_0(options: MeshOptions) -> TestMesh {

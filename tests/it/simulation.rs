@@ -103,8 +103,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How many meshes are run unless `CBDDC_SIM_SEEDS` says otherwise.
-const SEEDS: u64 = 10_000;
+/// How many meshes are run unless `CBDDC_SIM_SEEDS` says otherwise: about a minute.
+const SEEDS: u64 = 4_000;
 
 /// Seeds that once broke a rule, with the fix each stands for. A change of the harness gives a seed
 /// another meaning: the tables in `step/tests.rs` are what keeps the fixes.
@@ -143,7 +143,7 @@ fn show(seed: u64) -> String {
     let lines = from_environment("CBDDC_SIM_LINES").map_or(TRACE_LINES, |lines| lines as usize);
     let from = trace.len().saturating_sub(lines);
     format!(
-        "seed {seed}: {}\n{}\nrun it again with: CBDDC_SIM_SEED={seed} cargo test -p cbddc-tests --test it simulation",
+        "seed {seed}: {}\n{}\nrun it again with: CBDDC_SIM_SEED={seed} ./tests/run simulation",
         broken.unwrap_or_else(|| "no rule was broken".into()),
         trace[from..].join("\n")
     )
@@ -235,13 +235,14 @@ fn no_mesh_breaks_a_rule() {
     }
 }
 
-/// How many meshes with quarantines are run.
-const QUARANTINE_SEEDS: u64 = 2_000;
+/// How many meshes with quarantines are run unless `CBDDC_SIM_QUARANTINE_SEEDS` says otherwise.
+const QUARANTINE_SEEDS: u64 = 500;
 
 #[test]
 fn a_node_that_a_quarantine_stops_is_never_started_before_it_is_let_go() {
     let one = from_environment("CBDDC_SIM_QUARANTINE_SEED");
-    let seeds = one.map_or(0..QUARANTINE_SEEDS, |seed| seed..seed + 1);
+    let count = from_environment("CBDDC_SIM_QUARANTINE_SEEDS").unwrap_or(QUARANTINE_SEEDS);
+    let seeds = one.map_or(0..count, |seed| seed..seed + 1);
     for seed in seeds {
         let report = meshes::run_with_quarantines(seed, one.is_some());
         let trace = report.trace.join("\n");

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 const PERIOD: Duration = Duration::from_millis(60);
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(40);
 /// A start in our days, in milliseconds.
 const LATE: u64 = 1_800_000_000_000;
 

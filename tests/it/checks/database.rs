@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 
-const LIMIT: Duration = Duration::from_secs(5);
+const LIMIT: Duration = Duration::from_secs(20);
 
 fn settings(path: &Path) -> DatabaseSettings {
     DatabaseSettings {
@@ -69,7 +69,7 @@ async fn a_sound_database_in_use_is_healthy_and_nothing_waits_for_the_check() {
         .execute_batch("BEGIN IMMEDIATE; INSERT INTO t VALUES ('x')")
         .unwrap();
     let finding = look(&check).await;
-    is(&finding, Status::Healthy, "sound 0s ago");
+    is(&finding, Status::Healthy, ", sound ");
     let labels: Vec<&str> = finding
         .figures
         .iter()

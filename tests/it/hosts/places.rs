@@ -34,7 +34,7 @@ fn builds_may_lie_elsewhere_and_what_cannot_start_there_is_refused_before_the_sw
 
     adopt(&hosts);
     hosts.make_build("1.1", "");
-    hosts.cbctl(&hosts.rollout("1.1")).expect(0);
+    hosts.roll_out("1.1");
     hosts.wait_until_all_run("1.1", PATIENCE);
     let running = program(&hosts);
     assert!(running.starts_with(RELEASES), "{running}");
@@ -64,7 +64,7 @@ fn builds_may_lie_elsewhere_and_what_cannot_start_there_is_refused_before_the_sw
         &format!("umount {RELEASES} && systemctl restart cbagent"),
     );
     hosts.wait_for_agent(1, PATIENCE);
-    hosts.cbctl(&hosts.rollout("1.3")).expect(0);
+    hosts.roll_out("1.3");
 
     // A reboot finds it again.
     hosts.stop(1);

@@ -1,6 +1,6 @@
 //! Power cuts at random moments, while rollouts and rollbacks follow each other.
 //!
-//! `CBDDC_CUTS=100` cuts more often than 20 times, and `CBDDC_CUTS_SEED=17` chooses the same deeds, hosts
+//! `CBDDC_CUTS=100` cuts more often than 8 times, and `CBDDC_CUTS_SEED=17` chooses the same deeds, hosts
 //! and moments again; what happens at that moment still depends on the machine.
 
 use super::cuts::{LIMIT, hosts_on_1_1, verified_in};
@@ -12,7 +12,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::time::Duration;
 
 /// How often the power is cut unless told otherwise.
-const CUTS: u64 = 20;
+const CUTS: u64 = 8;
 
 /// The last moment of a cut, in milliseconds from the start of the client: shortly after a rollout of
 /// three hosts, or a rollback, usually ends.

@@ -70,7 +70,7 @@ fn a_service_is_taken_over_rolled_forth_and_back_and_let_go() {
     // Where nothing is written, each mesh check waits for events before it says `unproven`.
     let moving = hosts.start_writers("moving");
     hosts.make_build("1.1", "");
-    hosts.cbctl(&hosts.rollout("1.1")).expect(0);
+    hosts.roll_out("1.1");
     hosts.wait_until_all_run("1.1", PATIENCE);
     hosts.make_build("1.2", "unhealthy-after=0");
     let soon = Timing {
@@ -106,7 +106,7 @@ fn a_host_that_boots_runs_what_the_mesh_has_decided() {
     adopt(&hosts);
     let _moving = hosts.start_writers("moving");
     hosts.make_build("1.1", "");
-    hosts.cbctl(&hosts.rollout("1.1")).expect(0);
+    hosts.roll_out("1.1");
     hosts.wait_until_all_run("1.1", PATIENCE);
 
     // The power fails on one host; the mesh goes back meanwhile.
@@ -138,7 +138,7 @@ fn a_node_starts_without_its_agent() {
     let Some(hosts) = ready(1) else { return };
     adopt(&hosts);
     hosts.make_build("1.1", "");
-    hosts.cbctl(&hosts.rollout("1.1")).expect(0);
+    hosts.roll_out("1.1");
     hosts.wait_until_all_run("1.1", PATIENCE);
 
     // An agent that crashes.

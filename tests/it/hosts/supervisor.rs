@@ -13,7 +13,7 @@ fn pid(hosts: &Hosts) -> String {
 }
 
 fn roll_out(hosts: &Hosts, version: &str) {
-    hosts.cbctl(&hosts.rollout(version)).expect(0);
+    hosts.roll_out(version);
     hosts.wait_until_all_run(version, PATIENCE);
 }
 

@@ -61,7 +61,7 @@ fn prune(mesh: &TestMesh, index: usize) {
 fn nothing_is_found_where_nothing_is_wrong() {
     let mesh = mesh_of(3);
     let writer = Writer::start(&mesh, "orders");
-    let seconds = setting("CBDDC_CALM_SECONDS", 60);
+    let seconds = setting("CBDDC_CALM_SECONDS", 30);
     let until = Instant::now() + Duration::from_secs(seconds as u64);
     let (mut looks, mut killed) = (0, vec![None; mesh.len()]);
     for round in 0.. {

@@ -106,6 +106,7 @@ const CHILDREN: &[&str] = &[
     "child_that_imports_and_removes",
     "child_that_restores",
     "an_agent_to_be_killed",
+    "on_purpose",
 ];
 
 #[test]

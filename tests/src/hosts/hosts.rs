@@ -22,7 +22,7 @@ const VERB_LIMIT: Duration = Duration::from_secs(120);
 const UP_LIMIT: Duration = Duration::from_secs(600);
 
 /// One command of an admin.
-const COMMAND_LIMIT: Duration = Duration::from_secs(120);
+const COMMAND_LIMIT: Duration = Duration::from_secs(180);
 
 /// How many lines of each host's journal are shown when a test fails.
 const JOURNAL_LINES: &str = "60";

@@ -1,7 +1,7 @@
 //! What an admin has put on each host: a CBDDC node that was set up by hand, and the agent's files.
 
 use super::{Hosts, Packages, network};
-use crate::mesh::{Timing, wait_for};
+use crate::mesh::{Ran, Timing, wait_for};
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -204,6 +204,13 @@ call_timeout = "2s"
         self.cbctl(&["build", "pack", &folder, "--build", &id, "--out", &bundle])
             .expect(0);
         self.cbctl(&["build", "push", &bundle]).expect(0);
+    }
+
+    /// Rolls such a build out over the whole mesh, with limits that a busy machine does not reach.
+    #[track_caller]
+    pub fn roll_out(&self, version: &str) -> Ran {
+        let words = self.rollout_in(version, Timing::GENEROUS);
+        self.cbctl(&words).expect(0)
     }
 
     /// The arguments that roll such a build out over the whole mesh, with short times.

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// How often the processes are looked at.
-const INTERVAL: Duration = Duration::from_millis(20);
+const INTERVAL: Duration = Duration::from_millis(50);
 
 /// The processes of a program on the host whose control group has this name, with their command
 /// lines, the words separated by spaces.

@@ -2,7 +2,7 @@
 //! certificate authority of its own, and `cbctl` as an admin runs it.
 //!
 //! In reading order: [`options`] is what it is told; [`node`] is one host; [`test_mesh`] joins them;
-//! [`build`] makes builds, bad ones too; [`run`] runs programs and keeps what they say; [`writer`]
+//! [`build`] makes builds, bad ones too, and `releases` rolls them out; [`run`] runs programs and keeps what they say; [`writer`]
 //! writes documents all the time and [`count`] proves that none was lost or doubled; [`http`],
 //! [`ports`], [`processes`] and [`interrupt`] are the small things below.
 //!
@@ -22,6 +22,7 @@ pub mod node;
 pub mod options;
 pub mod ports;
 pub mod processes;
+mod releases;
 pub mod run;
 pub mod test_mesh;
 pub mod twice;

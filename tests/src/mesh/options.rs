@@ -41,7 +41,7 @@ impl Default for MeshOptions {
             name: "shop".into(),
             nodes: 3,
             issuers: 0,
-            sync_interval: Duration::from_millis(100),
+            sync_interval: Duration::from_millis(200),
             health_interval: Duration::from_millis(500),
             peers_poll: Duration::from_millis(500),
             peers_probe: Duration::from_millis(500),
@@ -56,7 +56,8 @@ impl Default for MeshOptions {
     }
 }
 
-/// The times of a rollout, short ones.
+/// The times of a rollout. By default short ones, for rollouts that are to fail, or whose client dies:
+/// then somebody waits until they are over.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
     /// How long a wave may take to be healthy and checked.
@@ -74,9 +75,9 @@ pub struct Timing {
 impl Default for Timing {
     fn default() -> Self {
         Self {
-            verify: Self::GENEROUS.verify,
+            verify: Duration::from_secs(20),
             healthy: Duration::from_millis(500),
-            probation: Duration::from_secs(10),
+            probation: Duration::from_secs(4),
             renew: Duration::from_millis(500),
             patience: Duration::from_millis(400),
         }

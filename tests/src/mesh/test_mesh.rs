@@ -2,7 +2,7 @@
 
 use super::node::TestNode;
 use super::run::{Ran, Running};
-use super::{MeshOptions, Timing, build, interrupt, ports, wait_for, wait_for_or_tell};
+use super::{MeshOptions, interrupt, ports, wait_for, wait_for_or_tell};
 use crate::bins::binary;
 use serde_json::Value;
 use std::fs;
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 const START_LIMIT: Duration = Duration::from_secs(20);
 
 /// How long one command of an admin may take; rollouts of tests are far shorter.
-const COMMAND_LIMIT: Duration = Duration::from_secs(90);
+const COMMAND_LIMIT: Duration = Duration::from_secs(180);
 
 /// How often a mesh is begun anew because somebody took a port in between.
 const STARTS: u32 = 3;
@@ -236,55 +236,6 @@ impl TestMesh {
         let config = self.nodes[index].config();
         command.arg(word).arg("--config").arg(config);
         self.run(&format!("cbagent {word}"), command)
-    }
-
-    /// The arguments of `cbctl rollout start` for a build on the whole mesh, with this mesh's times.
-    pub fn rollout(&self, version: &str) -> Vec<String> {
-        let build = format!("cbddc@{version}");
-        let words = ["rollout", "start", "--build", &build, "--mesh", "--yes"];
-        let words = words.into_iter().map(str::to_owned);
-        words.chain(self.options.timing.arguments()).collect()
-    }
-
-    /// Rolls a build out that the hosts have, with limits that a busy machine does not reach.
-    #[track_caller]
-    pub fn roll_out(&self, version: &str) -> Ran {
-        self.roll_out_with(version, &[])
-    }
-
-    /// The first release of a mesh on which nothing runs: on all hosts at once.
-    #[track_caller]
-    pub fn first_release(&self, version: &str) -> Ran {
-        self.roll_out_with(version, &["--waves", "100%"])
-    }
-
-    /// The same with further arguments.
-    #[track_caller]
-    pub fn roll_out_with(&self, version: &str, more: &[&str]) -> Ran {
-        let build = format!("cbddc@{version}");
-        let words = ["rollout", "start", "--build", &build, "--mesh", "--yes"];
-        let words = words.iter().chain(more).map(ToString::to_string);
-        let words: Vec<String> = words.chain(Timing::GENEROUS.arguments()).collect();
-        self.cbctl(&words).expect(0)
-    }
-
-    /// Makes a build `cbddc@VERSION` with these faults of the fixture node; returns its bundle.
-    #[track_caller]
-    pub fn pack_build(&self, version: &str, faults: &str) -> PathBuf {
-        let folder = build::write(&self.root.join("builds").join(version), version, faults);
-        let bundle = self.root.join(format!("cbddc@{version}.cbundle"));
-        let (id, folder, out) = (format!("cbddc@{version}"), text(&folder), text(&bundle));
-        self.cbctl(&["build", "pack", &folder, "--build", &id, "--out", &out])
-            .expect(0);
-        bundle
-    }
-
-    /// Makes a build and sends it to every host.
-    #[track_caller]
-    pub fn make_build(&self, version: &str, faults: &str) -> PathBuf {
-        let bundle = self.pack_build(version, faults);
-        self.cbctl(&["build", "push", &text(&bundle)]).expect(0);
-        bundle
     }
 
     /// Starts the agent of a host and waits until it answers.

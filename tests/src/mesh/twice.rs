@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// How often the processes are looked at.
-const INTERVAL: Duration = Duration::from_millis(20);
+const INTERVAL: Duration = Duration::from_millis(50);
 
 /// Counts the processes of one host's node, again and again, until it is asked.
 pub struct TwiceWatch {
