@@ -17,7 +17,7 @@ const KILLS: u64 = 25;
 
 /// Ever longer, so that on a slow host too some kills come late.
 fn moment(kill: u64) -> f64 {
-    8.0 * 1.18_f64.powf(kill as f64)
+    (8.0 * 1.18_f64.powf(kill as f64)).min(5000.0)
 }
 
 fn work_folder() -> Option<PathBuf> {
@@ -76,7 +76,11 @@ fn a_killed_agent_leaves_no_half_build() {
         pack(&source, name(version), &PackOptions::default(), &out).expect("a bundle");
     }
     let (mut builds_seen, mut leftovers) = (0, 0);
-    for kill in 0..KILLS {
+    // Later and later, until some were too early and some late enough, however slow the machine is.
+    for kill in 0..3 * KILLS {
+        if kill >= KILLS && builds_seen > 0 && leftovers > 0 {
+            break;
+        }
         run_and_kill(
             "crashes::child_that_imports_and_removes",
             folder.path(),
@@ -130,8 +134,11 @@ fn a_killed_restore_is_finished_by_the_next_and_loses_nothing() {
     place.take("good").expect("a snapshot");
     let good = digest(&place.root().join("good/0.db"));
     let query = "SELECT balance FROM account WHERE id = 5";
-    let (mut interrupted, mut longer) = (0, 0);
-    for kill in 0..KILLS {
+    let (mut interrupted, mut finished, mut longer) = (0, 0, 0);
+    for kill in 0..3 * KILLS {
+        if kill >= KILLS && interrupted < kill {
+            break;
+        }
         let mut connection = rusqlite::Connection::open(place.database()).expect("a database");
         transfer(&mut connection, 5);
         drop(connection);
@@ -146,6 +153,7 @@ fn a_killed_restore_is_finished_by_the_next_and_loses_nothing() {
         if fs::remove_file(place.folder.path().join("done")).is_err() {
             interrupted += 1;
         } else {
+            finished += 1;
             longer = longer.saturating_sub(6);
         }
         let store = SnapshotStore::open(&place.root()).expect("a store");
@@ -162,7 +170,7 @@ fn a_killed_restore_is_finished_by_the_next_and_loses_nothing() {
         store.remove(&id).expect("a removal");
     }
     assert!(
-        interrupted > 0 && interrupted < KILLS,
-        "{interrupted} of {KILLS} were interrupted"
+        interrupted > 0 && finished > 0,
+        "{interrupted} were interrupted, {finished} were not"
     );
 }

@@ -29,9 +29,10 @@ pub(super) fn roll_out(hosts: &Hosts, version: &str) {
     hosts.wait_until_all_run(version, LIMIT);
 }
 
-/// The arguments that roll a build out that no check lets pass: that is found out soon.
+/// The arguments that roll a build out that no check lets pass. It stays on probation for as long as its
+/// client is there, and goes back soon after.
 fn bad_rollout(hosts: &Hosts, version: &str) -> Vec<String> {
-    verified_in(hosts, version, Duration::from_secs(4))
+    verified_in(hosts, version, Duration::from_secs(60))
 }
 
 /// The arguments that roll a build out, where each wave has this long to pass the checks.
@@ -62,9 +63,10 @@ fn cut_on_the_way_back(hosts: &Hosts, host: u8, point: &str, words: &[String]) {
     let client = hosts.cbctl_spawn(words);
     hosts.wait_for_phase(host, "probation", LIMIT);
     hosts.crash_agent_at(host, point);
+    // Nobody renews its probation any more.
+    client.kill();
     hosts.wait_for_agent_crash(host, LIMIT);
     hosts.cut(host);
-    client.kill();
 }
 
 /// All hosts run this version, and these ones started nothing else since they booted.

@@ -54,7 +54,7 @@ fn a_unit_that_hangs_is_masked_or_reloaded_and_a_bus_that_goes_away() {
         ended.then_some(())
     });
     client.wait(PATIENCE).expect(0);
-    assert!(reloads > 3, "only {reloads}");
+    assert!(reloads > 1, "only {reloads}");
 
     hosts.say(1, "systemctl mask cbddc");
     hosts.make_build("1.4", "");

@@ -56,13 +56,15 @@ fn push_build_with_other_token(mesh: &TestMesh, version: &str) {
         .expect(0);
 }
 
-fn mesh() -> TestMesh {
-    mesh_on_1_0(options(Duration::from_secs(3), Duration::from_secs(6)))
+/// What does not come up is found out once the time of its wave is over; what is found before that is
+/// found at once, so that more time costs nothing.
+fn mesh(verify: u64) -> TestMesh {
+    mesh_on_1_0(options(Duration::from_secs(5), Duration::from_secs(verify)))
 }
 
 #[test]
 fn builds_that_do_not_come_up() {
-    let mesh = mesh();
+    let mesh = mesh(10);
     let writer = Writer::start(&mesh, "orders");
     caught(
         &mesh,
@@ -79,7 +81,7 @@ fn builds_that_do_not_come_up() {
 
 #[test]
 fn builds_that_their_peers_do_not_know() {
-    let mesh = mesh();
+    let mesh = mesh(12);
     caught(&mesh, "1.1", "refuse-auth", &["token"]);
     // In the words of the node's own agent: the mesh check alone would see it, but later.
     caught(&mesh, "1.2", "wrong-token", &["not joined with"]);
@@ -90,7 +92,7 @@ fn builds_that_their_peers_do_not_know() {
 
 #[test]
 fn builds_that_lose_and_double_events_behind_a_healthy_face() {
-    let mesh = mesh();
+    let mesh = mesh(20);
     let writer = Writer::start(&mesh, "orders");
     caught(&mesh, "1.1", "drop-every=1", &["missed"]);
     caught(

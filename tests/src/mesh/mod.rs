@@ -42,7 +42,7 @@ const POLL: Duration = Duration::from_millis(25);
 
 /// The pause after a look, in lengths of the look: whoever waits leaves the machine to what is waited
 /// for.
-const REST: u32 = 2;
+const REST: u32 = 1;
 
 /// Waits for a condition and returns what it gave; panics with its name when it does not come true
 /// within the limit.
