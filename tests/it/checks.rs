@@ -107,7 +107,7 @@ pub(crate) fn checks(
             kind,
             severity: Severity::Critical,
             interval_ms: 60_000,
-            timeout_ms: 300,
+            timeout_ms: LIMIT.as_millis() as u64,
             rise: 1,
             fall: 1,
         };
