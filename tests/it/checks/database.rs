@@ -3,7 +3,7 @@
 use super::{Told, checks, running};
 use crate::fixture::node;
 use anyhow::Result;
-use cbagent::adapters::checks::{DatabaseCheck, DatabaseSettings, Finding, NodeChecks, Probe};
+use cbagent::adapters::checks::{DatabaseCheck, DatabaseSettings, Finding, Probe};
 use cbagent::ports::UnitState;
 use cbddc_domain::health::{Check, Status};
 use rusqlite::Connection;
