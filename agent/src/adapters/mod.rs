@@ -32,6 +32,7 @@ pub mod roster;
 pub mod seen;
 pub mod skews;
 pub mod snapshots;
+mod sound;
 pub mod sqlite;
 pub mod startable;
 pub mod swim;

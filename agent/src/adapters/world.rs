@@ -8,6 +8,7 @@ use crate::adapters::quarantine;
 use crate::adapters::quiesce::{QuiesceSettings, quiesce, stop_writers, unquiesce};
 use crate::adapters::raised::raised_in;
 use crate::adapters::snapshots::{NewSnapshot, SnapshotError, SnapshotStore};
+use crate::adapters::sound::{look_before_start, make_sound, put_right};
 use crate::adapters::startable::{Selinux, why_not_startable};
 use crate::adoption::entry;
 use crate::config::CutOff;
@@ -42,8 +43,8 @@ pub struct HostWorld {
     pub supervisor: Arc<dyn Supervisor>,
     /// The builds.
     pub builds: BuildStore,
-    /// The build that the newest fetch found intact, until it is pointed to: a switch reads it once,
-    /// while the node still serves.
+    /// The build that the newest fetch found intact, until it is started: a switch reads it once,
+    /// while the node still serves. Never the one that runs meanwhile and may write there.
     pub verified: Mutex<Option<BuildRef>>,
     /// The snapshots.
     pub snapshots: Arc<SnapshotStore>,
@@ -203,18 +204,19 @@ impl HostWorld {
     async fn fetch(&self, build: &BuildRef) -> Result<Option<String>, EffectError> {
         let (builds, wanted) = (self.builds.clone(), build.clone());
         self.remember_verified(None);
-        let here = blocking(move || match builds.verify(&wanted) {
-            Ok(_) => Ok(true),
-            Err(BuildError::NotFound { .. }) => Ok(false),
+        let here = blocking(move || match builds.make_sound(&wanted) {
+            Ok((_, damage)) => Ok(Some(damage.map(|damage| put_right(&damage)))),
+            Err(BuildError::NotFound { .. }) => Ok(None),
             Err(error) => {
                 tracing::warn!(build = %wanted, error = error_chain(&error), "a stored build is damaged");
-                Ok(builds.repair(&wanted).is_ok())
+                Ok(None)
             }
         });
-        if here.await? {
+        if let Some(note) = here.await? {
             self.check_startable(build).await?;
-            self.remember_verified(Some(build.clone()));
-            return Ok(None);
+            let runs = self.builds.current().ok().flatten() == Some(build.digest);
+            self.remember_verified((!runs).then(|| build.clone()));
+            return Ok(note);
         }
         let peer = self.peers.fetch_build(build, &self.builds).await?;
         self.check_startable(build).await?;
@@ -296,31 +298,41 @@ impl HostWorld {
     async fn point(&self, build: Option<BuildRef>) -> Result<Option<String>, EffectError> {
         let builds = self.builds.clone();
         let verified = self.remember_verified(None);
-        blocking(move || {
+        let pointed_to = build.clone();
+        let pointed = blocking(move || {
+            let mut note = None;
             if let Some(build) = build
                 .as_ref()
                 .filter(|build| verified.as_ref() != Some(*build))
             {
-                builds.verify(build).map_err(|error| failed(&error))?;
+                note = make_sound(&builds, build)?;
             }
             builds
                 .point_current(build.as_ref())
                 .map_err(|error| failed(&error))?;
-            Ok(None)
-        })
-        .await
+            Ok(note)
+        });
+        let note = pointed.await?;
+        self.remember_verified(pointed_to);
+        Ok(note)
     }
 
+    /// What starts is what the manifest says, on every way here: a switch, a revert, a boot.
     async fn start(&self) -> Result<Option<String>, EffectError> {
+        let mut notes = Vec::new();
+        let (builds, verified) = (self.builds.clone(), self.remember_verified(None));
+        notes.extend(blocking(move || look_before_start(&builds, verified)).await?);
         let pid = self.supervisor.start().await?;
+        let runs = format!("the node runs as process {pid}");
         if self.drained.load(Ordering::Relaxed) {
-            let text = format!("the node runs as process {pid}; its traffic stays stopped");
-            return Ok(Some(text));
+            notes.push(format!("{runs}; its traffic stays stopped"));
+            return Ok(Some(notes.join("; ")));
         }
         unquiesce(&self.quiesce)
             .await
             .map_err(|error| failed(&error))?;
-        Ok(Some(format!("the node runs as process {pid}")))
+        notes.push(runs);
+        Ok(Some(notes.join("; ")))
     }
 
     async fn restart(&self) -> Result<Option<String>, EffectError> {

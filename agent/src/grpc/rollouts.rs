@@ -230,7 +230,7 @@ impl Services {
         let (builds, build) = (self.builds.clone(), release.build.clone());
         let verified = tokio::task::spawn_blocking(move || {
             builds.check_writable()?;
-            builds.verify(&build)
+            builds.make_sound(&build)
         });
         let verified = verified.await;
         verified

@@ -1,6 +1,7 @@
 //! A bad build of each kind is caught by the check that should catch it, and the mesh goes back.
 
 use super::{LIMIT, mesh_on_1_0, options};
+use cbddc_tests::mesh::node::TestNode;
 use cbddc_tests::mesh::{TestMesh, Writer, build};
 use std::time::Duration;
 
@@ -54,6 +55,56 @@ fn push_build_with_other_token(mesh: &TestMesh, version: &str) {
         .expect(0);
     mesh.cbctl(&["build", "push", &format!("{id}.cbundle")])
         .expect(0);
+}
+
+#[test]
+fn what_nodes_write_into_their_builds_stands_in_no_way_back() {
+    let mesh = mesh_on_1_0(options(Duration::from_secs(4), Duration::from_secs(8)));
+    let file = "state/store/current/entgldb_metrics.bin";
+    mesh.wait_for("the nodes wrote into their build", LIMIT, |mesh| {
+        let wrote = |node: &TestNode| node.folder.join(file).exists();
+        mesh.nodes().iter().all(wrote).then_some(())
+    });
+    // A folder in which the application was run before it was packed: the file is in the manifest, and
+    // every start alters it.
+    let ran = mesh.root().join("builds/1.1");
+    build::write(&ran, "1.1", "");
+    std::fs::write(ran.join("entgldb_metrics.bin"), "of the developer").expect("a file");
+    let (pack, push) = (
+        ["build", "pack", "builds/1.1", "--build", "cbddc@1.1"],
+        ["build", "push", "cbddc@1.1.cbundle"],
+    );
+    mesh.cbctl(&pack).expect(0);
+    mesh.cbctl(&push).expect(0);
+    mesh.roll_out("1.1");
+    // A failed rollout goes back to it, and it can be rolled out again after a way back.
+    mesh.make_build("1.2", "unhealthy-after=0");
+    mesh.cbctl(&mesh.rollout("1.2")).expect(4);
+    mesh.wait_until_all_run("1.1", LIMIT);
+    mesh.cbctl(&["rollback", "--mesh", "--yes"]).expect(0);
+    mesh.wait_until_all_run("1.0", LIMIT);
+    let trust = [
+        "release",
+        "trust",
+        "cbddc@1.1",
+        "--reason",
+        "it is sound",
+        "--yes",
+    ];
+    mesh.cbctl(&trust).expect(0);
+    mesh.roll_out("1.1");
+    mesh.wait_until_all_run("1.1", LIMIT);
+    let texts: String = mesh
+        .journal(0)
+        .iter()
+        .map(|line| format!("{}\n", line["text"]))
+        .collect();
+    for words in [
+        "it was put right from its kept bundle",
+        "what is not part of it: entgldb_metrics.bin",
+    ] {
+        assert!(texts.contains(words), "no {words:?} in {texts}");
+    }
 }
 
 /// What does not come up is found out once the time of its wave is over; what is found before that is

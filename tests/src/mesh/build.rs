@@ -10,7 +10,7 @@ const PROGRAM: &str = r#"#!/bin/sh
 here="${0%/*}/.."
 read -r version < "$here/version"
 read -r faults < "$here/faults"
-exec "$FIXTURE_NODE" "$@" --version "$version" --faults "$faults"
+exec "$FIXTURE_NODE" "$@" --version "$version" --faults "$faults" --base "$here"
 "#;
 
 /// Writes the files of a build to a new folder. `faults` are those of the fixture node, such as

@@ -14,6 +14,7 @@
 mod current;
 mod error;
 mod extract;
+mod mend;
 mod place;
 mod store;
 mod upload;

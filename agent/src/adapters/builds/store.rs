@@ -236,7 +236,8 @@ impl BuildStore {
     }
 
     /// Moves the checked build in `work` to its place; true if it was there already, intact.
-    pub(super) fn install(&self, work: &Work, build: &BuildRef) -> Result<bool, BuildError> {
+    pub(super) fn install(&self, work: &Work, manifest: &Manifest) -> Result<bool, BuildError> {
+        let build = &manifest.build_ref();
         let _guard = self.lock();
         self.check_name(build)?;
         let (folder, new) = (self.folder(&build.digest), &work.0);
@@ -249,10 +250,10 @@ impl BuildStore {
                     disk::sync_folder(&folder).map_err(write())?;
                     return Ok(true);
                 }
-                Err(error) => tracing::warn!(%build, %error, "replacing a damaged build"),
+                Err(error) => tracing::warn!(%build, %error, "a damaged build is put right"),
             }
-            let aside = self.begin_work()?;
-            fs::rename(&folder, aside.0.join("damaged")).map_err(write())?;
+            fs::rename(new.join(BUNDLE), folder.join(BUNDLE)).map_err(write())?;
+            return self.mend(work, manifest).map(|()| false);
         }
         disk::set_mode(&new.join(TREE), 0o555).map_err(write())?;
         disk::set_mode(new, 0o755)

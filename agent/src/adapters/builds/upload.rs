@@ -97,7 +97,7 @@ impl Upload {
         let file = File::open(&self.path).map_err(BuildError::io("read", &self.path, 0))?;
         let manifest = self.store.unpack(file, &self.work, expected)?;
         let build = manifest.build_ref();
-        let already_present = self.store.install(&self.work, &build)?;
+        let already_present = self.store.install(&self.work, &manifest)?;
         Ok(Imported {
             build,
             manifest,

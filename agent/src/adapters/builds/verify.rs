@@ -1,22 +1,26 @@
-//! Whether a stored build is intact, and making it so again.
+//! Whether a stored build is intact, and what else lies in its folder.
 
 use super::error::BuildError;
 use super::extract::tree_mode;
-use super::store::{BUNDLE, BuildStore, MANIFEST, StoredBuild, TREE};
+use super::store::{BuildStore, StoredBuild};
 use crate::adapters::disk;
 use cbddc_domain::build::BuildRef;
 use cbddc_domain::manifest::{Manifest, ManifestFile};
-use std::collections::HashSet;
-use std::fs::{self, File};
+use std::collections::{BTreeSet, HashSet};
+use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+/// How many files beside those of the manifest are told.
+const SURPLUS_TOLD_MAX: usize = 20;
+
 impl BuildStore {
-    /// Reads every file of the build again and compares it with the manifest.
+    /// Reads every file of the build again and compares it with the manifest. Files that the manifest
+    /// does not name are no damage: a node writes into the folder that it runs from.
     ///
     /// # Errors
-    /// [`BuildError::DamagedTree`] names the first file that is missing, altered or surplus.
+    /// [`BuildError::DamagedTree`] names the first file that is missing or altered.
     pub fn verify(&self, build: &BuildRef) -> Result<StoredBuild, BuildError> {
         let stored = self.require(build)?;
         let tree = self.tree(build);
@@ -24,6 +28,18 @@ impl BuildStore {
             let (build, path) = (build.clone(), path.to_owned());
             BuildError::DamagedTree { build, path, what }
         };
+        for folder in stored
+            .manifest
+            .files()
+            .iter()
+            .flat_map(|file| file.path.folders())
+            .collect::<BTreeSet<_>>()
+        {
+            let found = fs::symlink_metadata(tree.join(folder));
+            if found.is_ok_and(|found| !found.is_dir()) {
+                return Err(damaged(folder, "is not a folder"));
+            }
+        }
         for file in stored.manifest.files() {
             let path = tree.join(file.path.as_str());
             let fault = check_file(&path, file).map_err(BuildError::io("read", &path, 0))?;
@@ -31,44 +47,22 @@ impl BuildStore {
                 return Err(damaged(file.path.as_str(), what));
             }
         }
-        match find_surplus(&tree, &stored.manifest).map_err(BuildError::io("read", &tree, 0))? {
-            Some(path) => Err(damaged(&path, "is not part of the build")),
-            None => Ok(stored),
-        }
+        Ok(stored)
     }
 
-    /// Restores the files of a damaged build from its kept bundle.
+    /// What lies in the build's folder and is not named in its manifest: files, and folders as one. At
+    /// most 20 are told, in the order of their names.
     ///
     /// # Errors
-    /// The kept bundle may be damaged too: then nothing changes, and importing the build again
-    /// repairs it.
-    pub fn repair(&self, build: &BuildRef) -> Result<(), BuildError> {
-        let folder = self.folder(&build.digest);
-        let bundle = folder.join(BUNDLE);
-        if !folder.exists() {
-            return Err(self.not_found(build));
-        }
-        let work = self.begin_work()?;
-        let file = File::open(&bundle).map_err(BuildError::io("read", &bundle, 0))?;
-        let manifest = self.unpack(file, &work, Some(build))?;
-
-        let _guard = self.lock();
-        let write = |path| BuildError::io("write", path, manifest.total_size());
-        let (old, new) = (folder.join(TREE), work.0.join(TREE));
-        // Moving a folder needs the right to write to it.
-        if old.is_dir() {
-            disk::set_mode(&old, 0o755).map_err(write(&old))?;
-            fs::rename(&old, work.0.join("damaged")).map_err(write(&old))?;
-        }
-        fs::rename(&new, &old).map_err(write(&old))?;
-        disk::set_mode(&old, 0o555).map_err(write(&old))?;
-        fs::rename(work.0.join(MANIFEST), folder.join(MANIFEST)).map_err(write(&folder))?;
-        disk::sync_folder(&folder).map_err(write(&folder))
+    /// The build is not here, or its folder cannot be read.
+    pub fn surplus(&self, build: &BuildRef) -> Result<Vec<String>, BuildError> {
+        let (stored, tree) = (self.require(build)?, self.tree(build));
+        find_surplus(&tree, &stored.manifest).map_err(BuildError::io("read", &tree, 0))
     }
 }
 
 /// What is wrong with a stored file, if anything is.
-fn check_file(path: &Path, file: &ManifestFile) -> io::Result<Option<&'static str>> {
+pub(super) fn check_file(path: &Path, file: &ManifestFile) -> io::Result<Option<&'static str>> {
     let metadata = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some("is missing")),
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
@@ -93,8 +87,8 @@ fn check_file(path: &Path, file: &ManifestFile) -> io::Result<Option<&'static st
     })
 }
 
-/// The first file or folder in the tree that the manifest does not ask for.
-fn find_surplus(tree: &Path, manifest: &Manifest) -> io::Result<Option<String>> {
+/// The files and folders in the tree that the manifest does not ask for.
+fn find_surplus(tree: &Path, manifest: &Manifest) -> io::Result<Vec<String>> {
     let files: HashSet<&str> = manifest
         .files()
         .iter()
@@ -105,6 +99,7 @@ fn find_surplus(tree: &Path, manifest: &Manifest) -> io::Result<Option<String>> 
         .iter()
         .flat_map(|file| file.path.folders())
         .collect();
+    let mut surplus = BTreeSet::new();
     let mut folders = vec![tree.to_owned()];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder)? {
@@ -118,9 +113,12 @@ fn find_surplus(tree: &Path, manifest: &Manifest) -> io::Result<Option<String>> 
             if entry.file_type()?.is_dir() && parents.contains(relative.as_str()) {
                 folders.push(path);
             } else if !files.contains(relative.as_str()) {
-                return Ok(Some(relative));
+                surplus.insert(relative);
+                if surplus.len() > SURPLUS_TOLD_MAX {
+                    surplus.pop_last();
+                }
             }
         }
     }
-    Ok(None)
+    Ok(surplus.into_iter().collect())
 }
