@@ -38,6 +38,7 @@ mod systemd;
 mod tidy;
 mod tls;
 mod vectors;
+mod vectors_swapped;
 mod vectors_wire;
 mod wire_malice;
 mod wire_refusals;

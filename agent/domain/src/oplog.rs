@@ -146,6 +146,27 @@ pub fn check_hash(entry: &OplogEntry) -> HashCheck {
     }
 }
 
+/// Whether a node holds an event more than once, given its rows of it: of each the check, and hash and
+/// previous hash as they are once they are put right.
+///
+/// A snapshot import writes an event that is there already once more, its hashes exchanged; and one that
+/// begins a chain any number of times, since its exchanged hash is empty (`NODE.md`, section 5). Such rows
+/// are no duplicates, but rows of different events at one moment are.
+pub fn is_doubled<H: PartialEq>(rows: &[(HashCheck, H, H)], no_hash: &H) -> bool {
+    let Some((_, hash, previous)) = rows.first() else {
+        return false;
+    };
+    let is_other = |row: &(HashCheck, H, H)| row.1 != *hash || row.2 != *previous;
+    let exchanged = rows
+        .iter()
+        .filter(|row| row.0 == HashCheck::Swapped)
+        .count();
+    let begins = previous == no_hash;
+    (rows.len() > 1 && rows.iter().any(is_other))
+        || rows.len() - exchanged > 1
+        || (exchanged > 1 && !begins)
+}
+
 /// The name that discovery beacons carry for a token: the first eight uppercase hex digits of its
 /// SHA-256, and nothing for an empty token. Equal tokens have equal names; the token cannot be read
 /// from it, though a weak one can be guessed.

@@ -6,7 +6,7 @@ mod hashes;
 use super::report::{AuditReport, CollectionCount, EventFinding, NodeCount};
 use super::row::{Link, Page, PageRow};
 use super::{Boundaries, Source};
-use crate::oplog::HashCheck;
+use crate::oplog::{HashCheck, is_doubled};
 use crate::replication::FindingKind;
 use chains::Chains;
 use std::collections::{HashMap, HashSet};
@@ -33,6 +33,16 @@ struct Variant<'a> {
 }
 
 impl Variant<'_> {
+    /// Whether both are one event, in whatever form a snapshot import left it.
+    fn is_form_of(&self, other: &Self) -> bool {
+        let (a, b) = (&self.first, &other.first);
+        self.hash == other.hash
+            && self.previous == other.previous
+            && a.row.collection == b.row.collection
+            && a.row.operation == b.row.operation
+            && a.key == b.key
+    }
+
     /// What an altered row, or one without hash, says about chains is worth nothing.
     fn is_linked(&self) -> bool {
         self.hash != Link::NONE && self.check != HashCheck::Differs
@@ -176,17 +186,18 @@ impl Judge {
         let variants = self.variants(group);
         let mut counts = vec![0; self.sources.len()];
         group.iter().for_each(|held| counts[held.source] += 1);
+        let doubled = doubled(group, &variants, &counts);
         self.tell_hashes(&variants);
-        self.tell_duplicates(first, &counts);
+        self.tell_duplicates(first, &doubled, &counts);
         let is_forked = self.tell_forks(&variants);
         self.follow_chains(&variants);
         let missing = self.note_absences(first, &variants, &counts);
         let wanted = |source: usize| self.wants[source].get(&first.row.collection) == Some(&true);
         let is_everywhere = !is_forked
-            && variants.len() == 1
+            && variants.iter().all(|it| it.is_form_of(&variants[0]))
             && missing == 0
-            && (0..counts.len()).all(|source| counts[source] == 1 || !wanted(source))
-            && counts.iter().all(|count| *count <= 1);
+            && (0..counts.len()).all(|source| counts[source] > 0 || !wanted(source))
+            && doubled.is_empty();
         let count = self.counts.entry(first.row.collection).or_default();
         count.events += 1;
         count.everywhere += u64::from(is_everywhere);
@@ -223,12 +234,10 @@ impl Judge {
         variants
     }
 
-    fn tell_duplicates(&mut self, first: &Held<'_>, counts: &[usize]) {
-        let many = (0..counts.len()).filter(|source| counts[*source] > 1);
-        let many: Vec<usize> = many.collect();
-        if let Some(most) = many.iter().map(|source| counts[*source]).max() {
+    fn tell_duplicates(&mut self, first: &Held<'_>, doubled: &[usize], counts: &[usize]) {
+        if let Some(most) = doubled.iter().map(|source| counts[*source]).max() {
             let detail = format!("up to {most} rows");
-            self.tell(FindingKind::Duplicate, &event(first), &many, &[], detail);
+            self.tell(FindingKind::Duplicate, &event(first), doubled, &[], detail);
         }
     }
 
@@ -326,6 +335,20 @@ impl Judge {
         report.sort();
         report
     }
+}
+
+/// The sources that hold the event more than once.
+fn doubled(group: &[Held<'_>], variants: &[Variant<'_>], counts: &[usize]) -> Vec<usize> {
+    let many = (0..counts.len()).filter(|source| counts[*source] > 1);
+    many.filter(|source| {
+        let rows = group.iter().filter(|held| held.source == *source);
+        let shown = rows.filter_map(|held| {
+            let variant = variants.iter().find(|it| is_same(&it.first, held))?;
+            Some((variant.check, variant.hash, variant.previous))
+        });
+        is_doubled(&shown.collect::<Vec<_>>(), &Link::NONE)
+    })
+    .collect()
 }
 
 fn event(held: &Held<'_>) -> Event {

@@ -366,6 +366,51 @@ fn doubled_rows() {
     );
 }
 
+/// As a snapshot import writes it.
+fn exchanged(event: &OplogEntry) -> OplogEntry {
+    OplogEntry {
+        hash: event.previous_hash.clone(),
+        previous_hash: event.hash.clone(),
+        ..event.clone()
+    }
+}
+
+#[test]
+fn rows_of_snapshot_imports_are_no_doubled_ones() {
+    use FindingKind::{Duplicate, SnapshotSwapped};
+    // Once more in the other form, and the first of a chain any number of times.
+    check(
+        |nodes| {
+            let again = exchanged(&nodes[1].events[2]);
+            nodes[1].events.push(again);
+            let first = exchanged(&nodes[1].events[0]);
+            nodes[1]
+                .events
+                .extend([first.clone(), first.clone(), first]);
+        },
+        &[
+            (SnapshotSwapped, "k0", "n2", ""),
+            (SnapshotSwapped, "k2", "n2", ""),
+        ],
+    );
+    // Twice in the other form is twice.
+    check(
+        |nodes| {
+            let again = exchanged(&nodes[1].events[2]);
+            nodes[1].events.extend([again.clone(), again]);
+        },
+        &[
+            (Duplicate, "k2", "n2", ""),
+            (SnapshotSwapped, "k2", "n2", ""),
+        ],
+    );
+    let mut nodes = mesh();
+    let again = exchanged(&nodes[1].events[2]);
+    nodes[1].events.push(again);
+    let report = audit(&nodes);
+    assert_eq!((report.events(), report.everywhere()), (20, 20));
+}
+
 #[test]
 fn forks() {
     use FindingKind::Fork;

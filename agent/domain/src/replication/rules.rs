@@ -4,7 +4,7 @@ use super::FindingKind;
 use super::ledger::NO_HASH;
 use super::sights::{Sight, Table};
 use super::words::{Report, plain};
-use crate::oplog::HashCheck;
+use crate::oplog::{HashCheck, is_doubled};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// What has to be seen in two successive rounds before it counts: clocks move while nodes are read.
@@ -180,7 +180,7 @@ fn duplicates(table: &Table<'_>, report: &mut Report) {
         let it = table.event(event);
         for sight in &table.sights {
             let count = sight.of_event[event as usize];
-            if count > 1 {
+            if count > 1 && is_doubled(&rows_of(table, sight, event), &NO_HASH) {
                 report.add(
                     FindingKind::Duplicate,
                     sight.name,
@@ -213,6 +213,17 @@ fn duplicates(table: &Table<'_>, report: &mut Report) {
             }
         }
     }
+}
+
+/// What a node shows of an event, row by row.
+fn rows_of(table: &Table<'_>, sight: &Sight<'_>, event: u32) -> Vec<(HashCheck, u32, u32)> {
+    let rows = table.event(event).rows.iter().copied();
+    rows.flat_map(|row| {
+        let it = &table.ledger.rows[row as usize];
+        let times = usize::from(sight.of_row[row as usize]);
+        std::iter::repeat_n((it.check, it.hash, it.previous), times)
+    })
+    .collect()
 }
 
 /// What recomputing hashes says about each row.
