@@ -218,6 +218,10 @@ impl Config {
                 }
             }
         }
+        if let (Some(service), Some(state_dir)) = (&service, &state_dir) {
+            let stores = [Some(state_dir.join("store")), store_dir.clone()];
+            sections::databases_outside(service, stores.into_iter().flatten(), faults);
+        }
         let health = sections::health(health, base, faults);
         let checks = match (&health, &service, &state_dir, &clusters) {
             (Some(health), Some(service), Some(state_dir), Some(clusters)) => {

@@ -5,6 +5,7 @@ use serde_json::Value;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -220,6 +221,35 @@ fn the_journal_is_followed_until_ctrl_c() {
     follow.interrupt();
     let ran = follow.wait(LIMIT);
     assert_eq!(ran.code, 130, "{ran}");
+}
+
+#[test]
+fn a_node_runs_in_its_builds_folder_with_folders_of_its_own() {
+    let mesh = TestMesh::start(MeshOptions {
+        nodes: 1,
+        ..MeshOptions::default()
+    });
+    mesh.make_build("1.0", "");
+    mesh.first_release("1.0");
+    let pid = mesh.node_pid(0).expect("the node runs");
+    let state = mesh.node(0).folder.join("state");
+    let runs_in = fs::read_link(format!("/proc/{pid}/cwd")).expect("its folder");
+    let build = fs::canonicalize(state.join("store/current")).expect("the build's folder");
+    assert_eq!(runs_in, build);
+    let environment = fs::read(format!("/proc/{pid}/environ")).expect("its environment");
+    let environment = String::from_utf8_lossy(&environment).into_owned();
+    for (variable, folder) in [
+        ("HOME", "node-home"),
+        ("TMPDIR", "node-tmp"),
+        ("DOTNET_BUNDLE_EXTRACT_BASE_DIR", "node-home/unpacked"),
+    ] {
+        let folder = state.join(folder);
+        let wanted = format!("{variable}={}", folder.display());
+        let mut all = environment.split('\0');
+        assert!(all.any(|one| one == wanted), "no {wanted} in {environment}");
+        let mode = fs::metadata(&folder).expect("it is there").permissions();
+        assert_eq!(mode.mode() & 0o777, 0o700, "{}", folder.display());
+    }
 }
 
 #[test]

@@ -156,6 +156,28 @@ pub(super) fn service(
     service
 }
 
+/// A database in the folder of a build would be left behind by the next rollout. Links such as `current`
+/// lead there, too.
+pub(super) fn databases_outside(
+    service: &Service,
+    stores: impl Iterator<Item = PathBuf>,
+    faults: &mut Vec<String>,
+) {
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    for store in stores {
+        for database in &service.databases {
+            if database.starts_with(&store) || real(database).starts_with(real(&store)) {
+                faults.push(format!(
+                    "service.databases: {} lies in the build store {}, where the next build would not \
+                     find it: move it elsewhere, and set the application's path to it",
+                    database.display(),
+                    store.display()
+                ));
+            }
+        }
+    }
+}
+
 /// Whether systemd would take the name for one service: its characters and length, and an instance
 /// where there is an `@`.
 fn is_service_unit(name: &str) -> bool {

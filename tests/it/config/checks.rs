@@ -127,3 +127,28 @@ fn faults_of_checks_name_the_check() {
     );
     assert!(parse(folder.path(), &format!("check = 1\n{LEAST}")).is_err());
 }
+
+#[test]
+fn a_database_in_a_builds_folder_is_refused() {
+    let folder = folder();
+    let tree = folder.path().join("state/store/builds/a/tree");
+    fs::create_dir_all(tree.join("data")).expect("folders");
+    fs::write(tree.join("data/node.db"), b"").expect("a file");
+    std::os::unix::fs::symlink("builds/a/tree", folder.path().join("state/store/current"))
+        .expect("a link");
+    std::os::unix::fs::symlink("state/store/current/data", folder.path().join("data"))
+        .expect("a link");
+    let of = |path: &str, more: &str| {
+        let text = format!("{more}{LEAST}databases = [\"{path}\"]\n");
+        parse(folder.path(), &text)
+    };
+    for (path, more) in [
+        ("state/store/current/data/node.db", ""),
+        ("data/node.db", ""),
+        ("elsewhere/builds/x/node.db", "store_dir = \"elsewhere\"\n"),
+    ] {
+        let error = of(path, more).expect_err(path).to_string();
+        assert!(error.contains("lies in the build store"), "{path}: {error}");
+    }
+    of("state/node.db", "").expect("it is no build's");
+}
