@@ -20,10 +20,17 @@ use tokio::time::Instant;
 const LIMIT: Duration = Duration::from_millis(1500);
 
 /// A supervisor that only tells a state; `None` never answers.
-struct Told(
+pub(crate) struct Told(
     Option<Result<UnitState, EffectError>>,
     Arc<Mutex<Option<Care>>>,
 );
+
+impl Told {
+    /// A supervisor that tells this state.
+    pub(crate) fn new(state: UnitState) -> Self {
+        Self(Some(Ok(state)), Arc::default())
+    }
+}
 
 #[async_trait]
 impl Supervisor for Told {

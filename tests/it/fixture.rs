@@ -168,7 +168,7 @@ async fn the_client_reads_a_node_with_and_without_the_secure_channel() -> Result
         let unknown = client.chain_range("nothing", &all[2].hash).await?;
         assert_eq!(unknown, ChainRangeAnswer::SnapshotRequired);
         let status = client
-            .node_status()
+            .node_status(Duration::from_secs(20))
             .await
             .context("the node status is answered")?;
         assert_eq!(
@@ -202,7 +202,13 @@ async fn tokens_and_handshakes_are_enforced() -> Result<()> {
         without.clock().await.is_err(),
         "the node answered without a handshake"
     );
-    assert_eq!(joined(&strict).await?.node_status().await, None);
+    assert_eq!(
+        joined(&strict)
+            .await?
+            .node_status(Duration::from_secs(20))
+            .await,
+        None
+    );
 
     let lax = node("lax", folder.path())
         .with(&["--legacy-noauth"])

@@ -9,6 +9,7 @@ mod checks;
 mod config;
 mod crashes;
 mod ctl;
+mod dialects;
 mod engine;
 mod enrol;
 mod evidence;

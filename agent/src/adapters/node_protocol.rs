@@ -5,7 +5,9 @@ mod canary;
 
 pub use canary::{CANARY_COLLECTION, CanaryBy, CanaryError, CanarySettings};
 
-use crate::adapters::cbddc_wire::{Secret, Security, WireClient, WireError, WireOptions};
+use crate::adapters::cbddc_wire::{
+    NodeStatus, Secret, Security, WireClient, WireError, WireOptions,
+};
 use crate::adapters::checks::measured;
 use crate::error_chain;
 use crate::ports::{Supervisor, UnitState};
@@ -17,6 +19,7 @@ use cbddc_domain::replication::{ExpectedPeer, Topology, of_cluster};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::Mutex;
@@ -34,6 +37,12 @@ const JOIN_GRACE: Duration = Duration::from_secs(90);
 
 /// How long a peer's port may take to accept a connection before the peer counts as down.
 const PEER_CONNECT_LIMIT: Duration = Duration::from_millis(500);
+
+/// How long a node may take at least to answer a question that it may not know; old builds never do.
+const STATUS_LIMIT_MIN: Duration = Duration::from_millis(300);
+
+/// The same in lengths of its answer to the handshake: a node on a busy host is slow with all its answers.
+const STATUS_LIMIT_HANDSHAKES: u32 = 10;
 
 /// How to reach the node.
 #[derive(Debug, Clone)]
@@ -129,6 +138,9 @@ pub struct NodeProtocol {
     settings: NodeProtocolSettings,
     is_required: IsRequired,
     memory: Mutex<Memory>,
+    /// The node's process does not know the question for its status: it is not asked again, as some
+    /// builds log a warning each time.
+    knows_no_status: AtomicBool,
     /// When an event of its own was last written; held while one is, so that its chain never forks.
     canary: Mutex<canary::Written>,
 }
@@ -140,6 +152,7 @@ impl NodeProtocol {
             settings,
             is_required,
             memory: Mutex::default(),
+            knows_no_status: AtomicBool::new(false),
             canary: Mutex::default(),
         }
     }
@@ -179,6 +192,7 @@ impl NodeProtocol {
                 process,
                 ..Memory::default()
             };
+            self.knows_no_status.store(false, Ordering::Relaxed);
         }
         if let Some((when, measurement)) = &memory.healthy
             && when.elapsed() < STEADY_INTERVAL
@@ -205,7 +219,10 @@ impl NodeProtocol {
 
     async fn try_judge(&self, memory: &mut Memory) -> Result<(Status, String), ProtocolError> {
         let mut client = self.connect(self.settings.token.clone()).await?;
-        if !client.handshake().await?.accepted {
+        let asked = Instant::now();
+        let accepted = client.handshake().await?.accepted;
+        let handshake_took = asked.elapsed();
+        if !accepted {
             let text =
                 "the node refuses the cluster's token: its configuration differs from its peers'";
             return Ok((Status::Unhealthy, text.into()));
@@ -222,13 +239,26 @@ impl NodeProtocol {
             let text = "it takes the token and refuses a wrong one; it joins nobody, being hosted";
             return Ok((Status::Healthy, text.into()));
         }
-        let Some(status) = client.node_status().await else {
+        let Some(status) = self.node_status(client, handshake_took).await else {
             let text = "it takes the token and refuses a wrong one; it does not tell which peers it joined";
             return Ok((Status::Healthy, text.into()));
         };
         Ok(self
             .judge_joined(memory, &status.known_peer_addresses)
             .await)
+    }
+
+    /// The last question of a connection, unless the node's process is known not to know it.
+    async fn node_status(&self, client: WireClient, took: Duration) -> Option<NodeStatus> {
+        if self.knows_no_status.load(Ordering::Relaxed) {
+            return None;
+        }
+        let limit = (took * STATUS_LIMIT_HANDSHAKES).max(STATUS_LIMIT_MIN);
+        let status = client.node_status(limit).await;
+        if status.is_none() {
+            self.knows_no_status.store(true, Ordering::Relaxed);
+        }
+        status
     }
 
     async fn judge_joined(&self, memory: &mut Memory, joined: &[String]) -> (Status, String) {
@@ -270,7 +300,9 @@ impl NodeProtocol {
     /// Reads clocks, events since a moment, and clocks again.
     pub async fn observe(&self, since_wall_ms: i64) -> Result<Observation, ProtocolError> {
         let mut client = self.connect(self.settings.token.clone()).await?;
+        let asked = Instant::now();
         let handshake = client.handshake().await?;
+        let handshake_took = asked.elapsed();
         let mut observation = Observation {
             node_id: handshake.node_id,
             token_accepted: handshake.accepted,
@@ -287,10 +319,8 @@ impl NodeProtocol {
         let since = Hlc::new(since_wall_ms.saturating_sub(1), i32::MAX, "");
         observation.events = client.pull(&since, &[]).await?;
         observation.clock_after = client.vector_clock().await?;
-        observation.joined = client
-            .node_status()
-            .await
-            .map(|status| status.known_peer_addresses);
+        let status = self.node_status(client, handshake_took).await;
+        observation.joined = status.map(|status| status.known_peer_addresses);
         Ok(observation)
     }
 

@@ -18,7 +18,7 @@ pub(super) async fn ask_all(address: SocketAddr, options: WireOptions) -> Result
     client.vector_clock().await?;
     client.pull(&Hlc::default(), &[]).await?;
     client.chain_range("a", "b").await?;
-    client.node_status().await;
+    client.node_status(std::time::Duration::from_secs(2)).await;
     Ok(())
 }
 

@@ -210,9 +210,9 @@ impl WireClient {
 
     /// What the node says about itself, or `None` where it does not know the question.
     ///
-    /// Most builds close the connection on it, so it takes the client: it is the last question.
-    pub async fn node_status(mut self) -> Option<NodeStatus> {
-        let limit = self.options.read_timeout;
+    /// Most builds do not: some close the connection on it, others say nothing for ever (`NODE.md`,
+    /// section 2). So it has a limit of its own, and takes the client: it is the last question.
+    pub async fn node_status(mut self, limit: Duration) -> Option<NodeStatus> {
         let answer: NodeStatusResponse = self
             .ask(
                 "node status",
