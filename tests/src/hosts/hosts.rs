@@ -27,7 +27,8 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(180);
 /// How many lines of each host's journal are shown when a test fails.
 const JOURNAL_LINES: &str = "60";
 
-/// Hosts are heavy, and their tests measure times: one test at a time has some.
+/// Hosts are heavy: one test of a process at a time has some. How many processes do, is for
+/// `.config/nextest.toml` to say.
 static TURN: Mutex<()> = Mutex::new(());
 
 /// Numbers the networks of this process.
