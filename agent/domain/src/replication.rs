@@ -7,7 +7,9 @@
 //! convergence is measured against an *earlier* round, so that continuous writes disturb neither.
 //! The rules and the known false alarms are those of CBDDC's oplog: chains run across collections,
 //! so filtered nodes have gaps by right; the first event of a window has its predecessor outside;
-//! clocks are empty after some restarts; snapshot imports exchange the two hashes of a row.
+//! clocks are empty after some restarts, and then what the events say is the clock; snapshot imports
+//! exchange the two hashes of a row. Every node since 1.0 declares the collections that it wants: it
+//! is judged by the events in those, and owes a whole chain where they cover what its writer writes.
 //!
 //! Deliberately absent: asking the nodes, payloads (no hash covers them), and pruning, which a
 //! window of minutes never meets.
@@ -48,6 +50,10 @@ pub const PATIENCE_MS: u64 = 5_000;
 /// a finding. At two rounds per second these are 90 s: the quiesce limit of 30 s and the longest
 /// backoff of a CBDDC node, 60 s.
 pub const STALLED_ROUNDS: u32 = 180;
+
+/// How many successive rounds a clock may name an event that no node holds: more than two of a node's
+/// sync cycles of 2 s at two rounds per second, since events travel while nodes are read.
+pub const CLOCK_AHEAD_ROUNDS: u32 = 12;
 
 /// How many sentences about what is not there yet a round tells.
 const WAITING_TOLD_MAX: usize = 50;
@@ -104,6 +110,8 @@ pub enum FindingKind {
     /// The same version of a document has another content on some node. Found by comparing documents:
     /// no hash covers them.
     PayloadDiffers,
+    /// The node's clock names an event that no node holds, itself included.
+    ClockAhead,
     /// The node's clock has not moved for [`STALLED_ROUNDS`] although others are ahead.
     Stalled,
     /// An expected peer was not joined for [`STALLED_ROUNDS`].
@@ -133,6 +141,7 @@ impl FindingKind {
             | Self::Tampered
             | Self::ChainGap
             | Self::PayloadDiffers
+            | Self::ClockAhead
             | Self::Stalled
             | Self::NotJoined => true,
             Self::Lagging | Self::SnapshotSwapped | Self::NoHash | Self::UnknownHash => false,
@@ -152,6 +161,7 @@ impl FindingKind {
             Self::Tampered => "tampered",
             Self::ChainGap => "chain-gap",
             Self::PayloadDiffers => "payload-differs",
+            Self::ClockAhead => "clock-ahead",
             Self::Stalled => "stalled",
             Self::Lagging => "lagging",
             Self::NotJoined => "not-joined",
@@ -166,6 +176,7 @@ impl FindingKind {
         let (one, many) = match self {
             Self::AuthRefused => return "refuses the cluster's token: ".to_owned(),
             Self::SharedId => return "shares the id ".to_owned(),
+            Self::ClockAhead => return "has a clock that is ahead of its oplog: ".to_owned(),
             Self::Stalled => return "is stalled: ".to_owned(),
             Self::Lagging => return "lags: ".to_owned(),
             Self::NotJoined => return "has not joined ".to_owned(),
@@ -299,8 +310,6 @@ fn joined(sentences: &[String]) -> String {
 struct Goal {
     /// The first so many events of the ledger.
     events: u32,
-    /// The latest moments that any clock showed.
-    clock: VectorClock,
 }
 
 /// The memory over the rounds of one wave's check.
@@ -318,8 +327,10 @@ pub struct MeshWatch {
     goal: Option<Goal>,
     /// When every node was asked, and took the token, for the first time.
     all_asked_at_ms: Option<u64>,
-    /// Per node and origin: the clock that stands still, and for how many rounds.
-    standing: HashMap<(u32, String), (Moment, u32)>,
+    /// Per node and origin: what stands still, and for how many rounds.
+    standing: HashMap<(u32, String), (Option<Moment>, u32)>,
+    /// Per node and origin: the moment that its clock names and no node holds, and for how many rounds.
+    ahead: HashMap<(u32, String, Moment), u32>,
     /// Per node and expected peer: for how many rounds it was not joined.
     unjoined: HashMap<(u32, String), u32>,
 }
@@ -344,6 +355,7 @@ impl MeshWatch {
             goal: None,
             all_asked_at_ms: None,
             standing: HashMap::new(),
+            ahead: HashMap::new(),
             unjoined: HashMap::new(),
         }
     }

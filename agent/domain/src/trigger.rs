@@ -67,7 +67,8 @@ impl Trigger {
         Self::ALL.into_iter().find(|trigger| trigger.word() == word)
     }
 
-    /// What a finding about replication sets off; nothing for a note.
+    /// What a finding about replication sets off; nothing for a note, nor for a clock that is ahead of
+    /// its oplog: healthy nodes of 0.9.1 have been seen with one, for good. A person decides.
     pub fn of(kind: FindingKind) -> Option<Self> {
         match kind {
             FindingKind::Lost
@@ -82,7 +83,8 @@ impl Trigger {
             FindingKind::AuthRefused | FindingKind::SharedId | FindingKind::NotJoined => {
                 Some(Self::AuthOrConnectivity)
             }
-            FindingKind::Lagging
+            FindingKind::ClockAhead
+            | FindingKind::Lagging
             | FindingKind::SnapshotSwapped
             | FindingKind::NoHash
             | FindingKind::UnknownHash => None,

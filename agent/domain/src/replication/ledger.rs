@@ -128,6 +128,11 @@ impl Ledger {
         self.new_row(event, origin, entry)
     }
 
+    /// The event of an origin at a moment, if any node showed it in any round.
+    pub(super) fn find(&self, origin: u32, (wall, logic): (i64, i32)) -> Option<u32> {
+        self.index.get(&(origin, wall, logic)).copied()
+    }
+
     fn new_event(&mut self, key: (u32, i64, i32), entry: &OplogEntry) -> u32 {
         let event = u32::try_from(self.events.len()).unwrap_or(u32::MAX);
         self.events.push(Event {

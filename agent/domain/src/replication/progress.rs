@@ -1,9 +1,11 @@
 //! What is not there yet: convergence against an earlier round, joined peers, and patience.
+//!
+//! What a node must have seen is what some node holds, never what a clock alone says: a clock may be
+//! ahead of its own oplog (0.9.1, seen running), and its peers are not to be blamed for that.
 
 use super::sights::{Moment, Sight, Table};
 use super::words::{Report, list, plain, utc};
-use super::{FindingKind, Goal, MeshWatch, Round};
-use crate::hlc::VectorClock;
+use super::{CLOCK_AHEAD_ROUNDS, FindingKind, Goal, MeshWatch, Round};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 impl MeshWatch {
@@ -39,10 +41,10 @@ impl MeshWatch {
             Some(goal) => not_there(table, goal),
         };
         self.watch_standing(table, report);
+        self.watch_clocks_ahead(table, everybody, report);
         if not_there.is_empty() || self.goal.is_none() {
             self.goal = Some(Goal {
                 events: u32::try_from(table.order.len()).unwrap_or(u32::MAX),
-                clock: latest(table),
             });
         }
         waiting.extend(not_there);
@@ -66,10 +68,9 @@ impl MeshWatch {
             return;
         };
         let mut standing = HashMap::new();
+        let last = last_held(table, goal);
         for sight in &table.sights {
-            for (origin, wanted, is) in behind(table, sight, goal) {
-                // A clock that is empty after a restart says nothing.
-                let Some(is) = is else { continue };
+            for (origin, wanted, is) in behind(table, sight, &last) {
                 let key = (sight.number, origin);
                 let rounds = match self.standing.get(&key) {
                     Some((then, rounds)) if *then == is => rounds.saturating_add(1),
@@ -77,7 +78,7 @@ impl MeshWatch {
                 };
                 if rounds >= self.stalled_rounds {
                     report.add(FindingKind::Stalled, sight.name, &key.1, || {
-                        let text = lagging(table, &key.1, wanted, Some(is));
+                        let text = lagging(table, &key.1, wanted, is);
                         format!("{text}, and has not moved for {rounds} rounds")
                     });
                 }
@@ -85,6 +86,41 @@ impl MeshWatch {
             }
         }
         self.standing = standing;
+    }
+
+    /// Counts for how long a clock has named an event that no node holds, its own included. Events
+    /// that travel while nodes are read are there a moment later.
+    fn watch_clocks_ahead(&mut self, table: &Table<'_>, everybody: bool, report: &mut Report) {
+        let mut ahead = HashMap::new();
+        if !everybody || !table.sights.iter().all(Sight::is_complete) {
+            return;
+        }
+        for sight in &table.sights {
+            for (origin, moment) in &sight.view.clock_before.0 {
+                let number = table.ledger.origins.find(origin);
+                let event = number.and_then(|origin| table.ledger.find(origin, *moment));
+                // What was held once and is not any more is lost, and told as that.
+                if moment.0 < self.since_wall_ms || event.is_some() {
+                    continue;
+                }
+                // What a writer that is not asked writes besides is not known.
+                let filters = !sight.view.interests.is_empty();
+                if filters && !table.sights.iter().any(|it| it.view.origin == *origin) {
+                    continue;
+                }
+                let key = (sight.number, origin.clone(), *moment);
+                let rounds = self.ahead.get(&key).copied().unwrap_or(0) + 1;
+                if rounds >= CLOCK_AHEAD_ROUNDS {
+                    report.add(FindingKind::ClockAhead, sight.name, origin, || {
+                        let writer = table.writer_name(origin);
+                        let at = utc(*moment);
+                        format!("it names an event of {writer} at {at}, which no node holds")
+                    });
+                }
+                ahead.insert(key, rounds);
+            }
+        }
+        self.ahead = ahead;
     }
 
     /// Peers that a node is expected to join and has not, where it tells.
@@ -134,16 +170,6 @@ fn nothing_yet(round: &Round) -> String {
     }
 }
 
-/// The latest moments that any node's clock shows.
-fn latest(table: &Table<'_>) -> VectorClock {
-    let mut clock = VectorClock::default();
-    for sight in &table.sights {
-        clock.merge(&sight.view.clock_before);
-        clock.merge(&sight.view.clock_after);
-    }
-    clock
-}
-
 /// What of the goal has not been reached, a sentence per node and cause.
 fn not_there(table: &Table<'_>, goal: &Goal) -> Vec<String> {
     let mut sentences = Vec::new();
@@ -176,15 +202,9 @@ fn not_there(table: &Table<'_>, goal: &Goal) -> Vec<String> {
             of_goal.len()
         ));
     }
+    let last = last_held(table, goal);
     for sight in &table.sights {
-        if sight.view.clock_before.0.is_empty() && !goal.clock.0.is_empty() {
-            sentences.push(format!(
-                "{} shows an empty clock, as some nodes do after a restart until traffic comes",
-                sight.name
-            ));
-            continue;
-        }
-        for (origin, wanted, is) in behind(table, sight, goal) {
+        for (origin, wanted, is) in behind(table, sight, &last) {
             let text = lagging(table, &origin, wanted, is);
             sentences.push(format!("{} lags: {text}", sight.name));
         }
@@ -197,44 +217,45 @@ fn lagging(table: &Table<'_>, origin: &str, wanted: Moment, is: Option<Moment>) 
     let wanted = utc(wanted);
     match is {
         Some(is) => format!("its clock of {writer} stands at {}, not {wanted}", utc(is)),
-        None => format!("its clock of {writer} is empty, not {wanted}"),
+        None => format!("it has seen nothing of {writer}, not {wanted}"),
     }
 }
 
-/// The origins of which the node has seen less than the goal: what is wanted, and what is.
-///
-/// An event that the node holds counts as seen, whatever its clock says. A node with interests need
-/// only have seen what it wants: its clock may never show the other collections.
+/// Per origin and collection: the last moment of the goal's events that some node holds.
+type LastHeld = BTreeMap<(u32, u32), Moment>;
+
+fn last_held(table: &Table<'_>, goal: &Goal) -> LastHeld {
+    let mut last = LastHeld::new();
+    for event in table.order.iter().filter(|event| **event < goal.events) {
+        if table.sights.iter().any(|sight| sight.holds(*event)) {
+            let it = table.event(*event);
+            // They come in the order of their moments.
+            last.insert((it.origin, it.collection), it.moment);
+        }
+    }
+    last
+}
+
+/// The origins of which the node has seen less than it must: what is wanted, and what is. An event
+/// that it holds counts as seen, whatever its clock says; what it does not want is not asked of it.
 fn behind(
     table: &Table<'_>,
     sight: &Sight<'_>,
-    goal: &Goal,
+    last: &LastHeld,
 ) -> Vec<(String, Moment, Option<Moment>)> {
-    let wanted = if sight.view.interests.is_empty() {
-        goal.clock.clone()
-    } else {
-        wanted_by(table, sight, goal)
-    };
-    let held = |origin: &str| {
-        let number = table.ledger.origins.find(origin)?;
-        sight.last[number as usize]
-    };
-    let late = wanted.0.into_iter().filter_map(|(origin, wanted)| {
-        let is = sight.view.clock_before.get(&origin).max(held(&origin));
-        (is < Some(wanted)).then_some((origin, wanted, is))
-    });
-    late.collect()
-}
-
-fn wanted_by(table: &Table<'_>, sight: &Sight<'_>, goal: &Goal) -> VectorClock {
-    let mut clock = VectorClock::default();
-    for event in table.order.iter().filter(|event| **event < goal.events) {
-        let event = table.event(*event);
-        if sight.wants(event) {
-            clock.advance(table.origin_text(event), event.moment);
+    let mut wanted: BTreeMap<u32, Moment> = BTreeMap::new();
+    for ((origin, collection), moment) in last {
+        if sight.wants[*collection as usize] {
+            let place = wanted.entry(*origin).or_insert(*moment);
+            *place = (*place).max(*moment);
         }
     }
-    clock
+    let late = wanted.into_iter().filter_map(|(origin, wanted)| {
+        let is = sight.clock[origin as usize].max(sight.last[origin as usize]);
+        let name = table.ledger.origins.text(origin).to_owned();
+        (is < Some(wanted)).then_some((name, wanted, is))
+    });
+    late.collect()
 }
 
 fn unproven(table: &Table<'_>, moved: &BTreeMap<String, u64>) -> BTreeSet<String> {

@@ -114,11 +114,11 @@ fn missed(table: &Table<'_>, everybody: bool, suspicions: &mut Suspicions, repor
 }
 
 fn gaps(table: &Table<'_>, suspicions: &mut Suspicions, report: &mut Report) {
-    let known = known_hashes(table);
+    let known = known_events(table);
     let mut of_row: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
     for (place, sight) in table.sights.iter().enumerate() {
-        // A node that filters collections, or showed only a part, has gaps by right.
-        if !sight.view.interests.is_empty() || !sight.is_complete() {
+        // A node that showed only a part has gaps by right.
+        if !sight.is_complete() {
             continue;
         }
         for row in sight.rows.iter().copied() {
@@ -149,16 +149,16 @@ fn gaps(table: &Table<'_>, suspicions: &mut Suspicions, report: &mut Report) {
     }
 }
 
-/// The hashes of all events that were seen on any node, in any round.
-fn known_hashes(table: &Table<'_>) -> Vec<bool> {
-    let mut known = vec![false; table.ledger.hashes.len()];
+/// For each hash the event that has it, if any node showed one in any round.
+fn known_events(table: &Table<'_>) -> Vec<Option<u32>> {
+    let mut known = vec![None; table.ledger.hashes.len()];
     for row in &table.ledger.rows {
-        known[row.hash as usize] = true;
+        known[row.hash as usize] = Some(row.event);
     }
     known
 }
 
-fn has_gap(table: &Table<'_>, sight: &Sight<'_>, row: u32, known: &[bool]) -> bool {
+fn has_gap(table: &Table<'_>, sight: &Sight<'_>, row: u32, known: &[Option<u32>]) -> bool {
     let ledger = table.ledger;
     let it = &ledger.rows[row as usize];
     let event = ledger.event_of(row);
@@ -170,9 +170,14 @@ fn has_gap(table: &Table<'_>, sight: &Sight<'_>, row: u32, known: &[bool]) -> bo
     if it.check == HashCheck::Differs || sight.of_hash[it.previous as usize] > 0 {
         return false;
     }
-    // The first one's predecessor lies before the window, unless some node shows it inside.
-    let is_first = sight.first[origin] == Some(event.moment);
-    !is_first || known[it.previous as usize]
+    match known[it.previous as usize] {
+        // What the node does not want need not be there.
+        Some(before) => sight.wants(table.event(before)),
+        // The first one's predecessor lies before the window.
+        None => {
+            sight.first[origin] != Some(event.moment) && table.is_owed_chain(sight, event.origin)
+        }
+    }
 }
 
 fn duplicates(table: &Table<'_>, report: &mut Report) {

@@ -99,9 +99,17 @@ impl<'a> Sight<'a> {
         self.wants[event.collection as usize]
     }
 
-    /// Whether its clock, read before its events were, already covers the event.
+    /// How far it has seen an origin: its clock, read before its events were, and where that names the
+    /// origin not at all, as after some restarts, what its events say.
+    pub(super) fn seen(&self, origin: u32) -> Option<Moment> {
+        let origin = origin as usize;
+        self.clock[origin].or(self.last[origin])
+    }
+
+    /// Whether it has seen the event, or a later one of the same origin.
     pub(super) fn covers(&self, event: &Event) -> bool {
-        self.clock[event.origin as usize].is_some_and(|clock| clock >= event.moment)
+        self.seen(event.origin)
+            .is_some_and(|seen| seen >= event.moment)
     }
 
     /// True when an absent event or a missing link means something.
@@ -118,6 +126,8 @@ pub(super) struct Table<'a> {
     pub(super) order: Vec<u32>,
     /// Per origin: the sight of the node that writes it.
     writers: Vec<Option<usize>>,
+    /// Per origin: the collections of all its events, without repetition.
+    written: Vec<Vec<u32>>,
 }
 
 impl<'a> Table<'a> {
@@ -136,11 +146,19 @@ impl<'a> Table<'a> {
                 writers[origin as usize] = Some(place);
             }
         }
+        let mut written: Vec<Vec<u32>> = vec![Vec::new(); ledger.origins.len()];
+        for event in &ledger.events {
+            let collections = &mut written[event.origin as usize];
+            if !collections.contains(&event.collection) {
+                collections.push(event.collection);
+            }
+        }
         Self {
             ledger,
             sights,
             order: ledger.in_order(),
             writers,
+            written,
         }
     }
 
@@ -151,6 +169,17 @@ impl<'a> Table<'a> {
     /// The place of the node that wrote the event, if it was asked.
     pub(super) fn writer(&self, event: &Event) -> Option<usize> {
         self.writers[event.origin as usize]
+    }
+
+    /// Whether the node must hold the origin's whole chain: it wants all that the origin was seen to
+    /// write, and that was seen at its writer. What else a writer that cannot be asked writes is not
+    /// known.
+    pub(super) fn is_owed_chain(&self, sight: &Sight<'_>, origin: u32) -> bool {
+        let writer = self.writers[origin as usize].map(|place| &self.sights[place]);
+        let written = &self.written[origin as usize];
+        sight.view.interests.is_empty()
+            || (writer.is_some_and(Sight::is_complete)
+                && written.iter().all(|of| sight.wants[*of as usize]))
     }
 
     pub(super) fn origin_text(&self, event: &Event) -> &str {

@@ -1,6 +1,8 @@
 //! One case per finding and per known false alarm, on three nodes that write in turn.
 
-use super::{FINDINGS_TOLD_MAX, FindingKind, MeshWatch, PeerView, Round, STALLED_ROUNDS};
+use super::{
+    CLOCK_AHEAD_ROUNDS, FINDINGS_TOLD_MAX, FindingKind, MeshWatch, PeerView, Round, STALLED_ROUNDS,
+};
 use crate::hlc::Hlc;
 use crate::id::NodeName;
 use crate::oplog::{Operation, OplogEntry, legacy_hash};
@@ -735,17 +737,120 @@ fn a_lagging_node_is_waited_for_and_in_the_end_stalled() {
 }
 
 #[test]
-fn an_empty_clock_is_waited_for_without_end() {
+fn an_empty_clock_is_what_the_events_say() {
     let mut views = mesh(3, 4);
-    views.insert(name(1), view(1, &[]));
+    let clear = |view: &mut PeerView| {
+        view.clock_before.0.clear();
+        view.clock_after.0.clear();
+    };
+    clear(views.get_mut(&name(1)).unwrap());
+    let round = after(3, &views);
+    assert_eq!(round.verdict(), MeshVerdict::Passed, "{round:?}");
+    // An event that it lacks, while it holds later ones, is missed.
+    rows(&mut views, 1).remove(7);
+    let round = after(3, &views);
+    assert_eq!(dedup(kinds(&round)), [(Missed, "n1"), (ChainGap, "n1")]);
+    // A node that holds nothing at all has seen nothing.
+    rows(&mut views, 1).clear();
+    assert!(is_pending(&after(3, &views)));
+    let round = after(usize::try_from(STALLED_ROUNDS).unwrap() + 1, &views);
+    assert_eq!(dedup(kinds(&round)), [(Stalled, "n1")]);
+}
+
+#[test]
+fn empty_clocks_everywhere_on_a_quiet_mesh_are_no_reason_to_wait() {
+    let mut views: Views = (1..=3).map(|n| (name(n), view(n, &[]))).collect();
+    let clock = &mut views.get_mut(&name(1)).unwrap().clock_before;
+    clock.advance("node-1", (SINCE - 5, 0));
+    assert_eq!(after(3, &views).verdict(), MeshVerdict::Passed);
+}
+
+#[test]
+fn a_clock_that_names_what_nobody_holds_is_the_fault_of_its_own_node() {
+    let mut views = mesh(3, 4);
+    let clock = &mut views.get_mut(&name(2)).unwrap().clock_before;
+    clock.advance("node-2", (SINCE + 900, 0));
+    let rounds = usize::try_from(CLOCK_AHEAD_ROUNDS).unwrap();
+    assert_eq!(after(rounds - 2, &views).findings, []);
     let round = after(usize::try_from(STALLED_ROUNDS).unwrap() + 5, &views);
-    assert_eq!(round.findings, []);
+    assert_eq!(kinds(&round), [(ClockAhead, "n2")], "and nobody is stalled");
     assert!(
-        round
-            .waiting
-            .iter()
-            .any(|text| text.contains("n1 shows an empty clock"))
+        round.headlines[0].starts_with(
+            "n2 has a clock that is ahead of its oplog: it names an event of n2 at 2023-"
+        ),
+        "{round:?}"
     );
+    // Somebody holds it: then it is on its way, or missed.
+    rows(&mut views, 3).push(event(2, 900, "orders", "x"));
+    let round = after(rounds + 2, &views);
+    assert!(!kinds(&round).contains(&(ClockAhead, "n2")), "{round:?}");
+    // A node that could not be asked may hold it.
+    rows(&mut views, 3).pop();
+    views.get_mut(&name(3)).unwrap().truncated = true;
+    assert_eq!(after(rounds + 2, &views).findings, []);
+}
+
+/// All nodes declare collections, as they do since 1.0.
+fn declaring(nodes: usize, each: usize, collections: &[&str]) -> Views {
+    let mut views = mesh(nodes, each);
+    for view in views.values_mut() {
+        view.interests = collections.iter().map(|name| (*name).to_owned()).collect();
+    }
+    views
+}
+
+#[test]
+fn nodes_that_declare_all_that_is_written_are_judged_like_any_other() {
+    for (what, spoil, _, confirmed) in cases() {
+        // Where everything is declared, nothing but the filter's own cases changes.
+        if what.contains("filtered") {
+            continue;
+        }
+        let mut views = declaring(3, 4, &["orders", "users", "other"]);
+        spoil(&mut views);
+        let round = after(1, &views);
+        assert_eq!(dedup(kinds(&round)), confirmed, "{what}: {round:#?}");
+    }
+    // One that lags is waited for, and stalled in the end.
+    let mut views = declaring(3, 4, &["orders", "users"]);
+    let short = views[&name(1)].events[..6].to_vec();
+    let interests = vec!["orders".into(), "users".into()];
+    let lags = PeerView {
+        interests,
+        ..view(1, &short)
+    };
+    views.insert(name(1), lags);
+    let round = after(usize::try_from(STALLED_ROUNDS).unwrap(), &views);
+    assert_eq!(dedup(kinds(&round)), [(Stalled, "n1")]);
+}
+
+#[test]
+fn a_chain_is_owed_where_all_that_its_writer_writes_is_wanted() {
+    // An event that no node shows, before the last one of node 2.
+    let hidden = |views: &mut Views| {
+        for node in 1..=3 {
+            rows(views, node).push(event(2, 999, "orders", "made-up"));
+        }
+    };
+    let mut views = declaring(3, 4, &["orders", "users"]);
+    hidden(&mut views);
+    assert_eq!(dedup(kinds(&after(1, &views))), [(ChainGap, "n2")]);
+    // Who wants less than was written may lack it by right; the writer itself may not.
+    let mut views = declaring(3, 4, &["orders", "users"]);
+    hidden(&mut views);
+    for node in 1..=3 {
+        let view = views.get_mut(&name(node)).unwrap();
+        if node != 2 {
+            view.interests = vec!["orders".into()];
+            view.events.retain(|event| event.collection == "orders");
+        }
+    }
+    assert_eq!(dedup(kinds(&after(1, &views))), [(ChainGap, "n2")]);
+    // A writer that is no node of the mesh may write what nobody here wants.
+    let mut views = declaring(3, 4, &["orders", "users"]);
+    hidden(&mut views);
+    views.remove(&name(2));
+    assert_eq!(after(1, &views).findings, []);
 }
 
 #[test]
