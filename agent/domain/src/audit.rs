@@ -9,6 +9,9 @@
 //! hashes and the boundaries of pruning are known; whoever audits nodes that run looks twice and
 //! keeps what both looks found, see [`AuditReport::confirmed_by`].
 //!
+//! Every node since 1.0 declares collections. It is judged by the events in those, and owes the whole
+//! chain of an origin where they cover all that the origin writes.
+//!
 //! Deliberately absent: reading rows, convergence of clocks (the mesh check watches those over time),
 //! and payloads, which no hash covers.
 
@@ -20,7 +23,7 @@ mod row;
 mod tests;
 
 pub use merge::{Audit, FeedError};
-pub use report::{AuditReport, CollectionCount, EventFinding, FINDINGS_KEPT_MAX, NodeCount};
+pub use report::{AuditReport, CollectionCount, EventFinding, FINDINGS_KEPT_MAX, Lacks, NodeCount};
 pub use row::{Link, OddLinks, Page, PageRow, RowText};
 
 use crate::hlc::VectorClock;
@@ -34,9 +37,12 @@ pub type Boundaries = BTreeMap<String, ((i64, i32), Link)>;
 pub struct Source {
     /// What it is called in findings.
     pub name: String,
+    /// The CBDDC id under which it writes events; empty: not known, as of a file.
+    pub origin: String,
     /// The collections it is interested in; empty: all.
     pub interests: Vec<String>,
-    /// Its vector clock before its rows were read: what it covers and has not is missed.
+    /// Its vector clock before its rows were read: what it covers and has not is missed. Where it does
+    /// not name an origin, as after some restarts, its rows say how far it has seen that one.
     pub clock: VectorClock,
     /// The boundaries of pruning before its rows were read. Unset: they cannot be seen, as over the
     /// wire; then what is older than its oldest row counts as pruned.

@@ -1,5 +1,6 @@
 //! The rules, applied to one event of all nodes at a time; and what must wait until all was seen.
 
+mod absences;
 mod chains;
 mod hashes;
 
@@ -8,12 +9,9 @@ use super::row::{Link, Page, PageRow};
 use super::{Boundaries, Source};
 use crate::oplog::{HashCheck, is_doubled};
 use crate::replication::FindingKind;
+use absences::Absences;
 use chains::Chains;
-use std::collections::{HashMap, HashSet};
-
-/// How many absences are kept until the end. A node that lacks more has lost its data, and the first
-/// ones say so.
-const ABSENCES_MAX: usize = 100_000;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// A row of the event that is looked at.
 #[derive(Debug, Clone, Copy)]
@@ -58,13 +56,6 @@ struct Event {
     moment: (i64, i32),
 }
 
-#[derive(Debug)]
-struct Absence {
-    event: Event,
-    on: Vec<usize>,
-    not_on: Vec<usize>,
-}
-
 /// A link whose other end was not there when it was looked at.
 #[derive(Debug)]
 struct Loose {
@@ -83,12 +74,10 @@ pub(super) struct Judge {
     texts: Vec<String>,
     /// Per source and collection: whether it is wanted there.
     wants: Vec<HashMap<u32, bool>>,
-    /// Per source and origin, how far its clock reaches.
-    covers: Vec<HashMap<u32, (i64, i32)>>,
     /// Per source: the wall time of its oldest row, where boundaries cannot be seen.
     oldest: Vec<Option<i64>>,
     chains: Chains,
-    absences: Vec<Absence>,
+    absences: Absences,
     loose: Vec<Loose>,
     /// Rows whose hash differs, until it is known whether the hashes of their origin can be checked.
     differing: Vec<(Event, Vec<usize>)>,
@@ -104,14 +93,13 @@ impl Judge {
         let count = sources.len();
         let mut judge = Self {
             chains: Chains::new(count),
+            absences: Absences::new(count),
             wants: vec![HashMap::new(); count],
-            covers: vec![HashMap::new(); count],
             oldest: vec![None; count],
             nodes: vec![NodeCount::default(); count],
             since_wall_ms,
             names: HashMap::new(),
             texts: Vec::new(),
-            absences: Vec::new(),
             loose: Vec::new(),
             differing: Vec::new(),
             verified: HashSet::new(),
@@ -123,8 +111,9 @@ impl Judge {
             let clock = std::mem::take(&mut judge.sources[source].clock);
             for (origin, moment) in clock.0 {
                 let origin = judge.number(&origin, true);
-                judge.covers[source].insert(origin, moment);
+                judge.absences.know_clock(source, origin, moment);
             }
+            judge.chains.know_source(&judge.sources[source].origin);
         }
         judge
     }
@@ -173,6 +162,18 @@ impl Judge {
         }
     }
 
+    /// The clock of a source of which not all rows were read names what may be among the rest.
+    pub(super) fn trust_no_clock_of(&mut self, source: usize) {
+        self.absences.trust_no_clock_of(source);
+    }
+
+    /// What origins that are no sources declare to write.
+    pub(super) fn know_writers(&mut self, declared: &BTreeMap<String, Vec<String>>) {
+        for (origin, collections) in declared {
+            self.chains.know_writer(origin, collections);
+        }
+    }
+
     /// Boundaries move while rows are read: the later ones count.
     pub(super) fn boundaries_after(&mut self, source: usize, boundaries: Option<Boundaries>) {
         if let (Some(known), Some(now)) = (&mut self.sources[source].boundaries, boundaries) {
@@ -191,11 +192,10 @@ impl Judge {
         self.tell_duplicates(first, &doubled, &counts);
         let is_forked = self.tell_forks(&variants);
         self.follow_chains(&variants);
-        let missing = self.note_absences(first, &variants, &counts);
+        self.account(first, &variants, &counts);
         let wanted = |source: usize| self.wants[source].get(&first.row.collection) == Some(&true);
         let is_everywhere = !is_forked
             && variants.iter().all(|it| it.is_form_of(&variants[0]))
-            && missing == 0
             && (0..counts.len()).all(|source| counts[source] > 0 || !wanted(source))
             && doubled.is_empty();
         let count = self.counts.entry(first.row.collection).or_default();
@@ -241,39 +241,6 @@ impl Judge {
         }
     }
 
-    /// Notes who lacks the event although its clock covers it; returns how many.
-    fn note_absences(
-        &mut self,
-        first: &Held<'_>,
-        variants: &[Variant<'_>],
-        counts: &[usize],
-    ) -> usize {
-        let row = first.row;
-        let moment = (row.wall, row.logic);
-        let lacks = |source: &usize| {
-            counts[*source] == 0
-                && self.wants[*source].get(&row.collection) == Some(&true)
-                && self.covers[*source].get(&row.origin) >= Some(&moment)
-                && !self.is_pruned(*source, row.origin, moment)
-        };
-        let not_on: Vec<usize> = (0..counts.len()).filter(lacks).collect();
-        for source in &not_on {
-            for variant in variants {
-                self.chains.note_absent(*source, variant.hash);
-            }
-        }
-        let missing = not_on.len();
-        if missing > 0 && self.absences.len() < ABSENCES_MAX {
-            let on = (0..counts.len()).filter(|source| counts[*source] > 0);
-            self.absences.push(Absence {
-                event: event(first),
-                on: on.collect(),
-                not_on,
-            });
-        }
-        missing
-    }
-
     /// Whether pruning explains that a source lacks an event.
     fn is_pruned(&self, source: usize, origin: u32, moment: (i64, i32)) -> bool {
         if moment.0 < self.since_wall_ms {
@@ -314,14 +281,8 @@ impl Judge {
     }
 
     pub(super) fn finish(mut self) -> AuditReport {
-        for absence in std::mem::take(&mut self.absences) {
-            let Absence { event, on, not_on } = absence;
-            let pruned = |source: &usize| self.is_pruned(*source, event.origin, event.moment);
-            let not_on: Vec<usize> = not_on.into_iter().filter(|it| !pruned(it)).collect();
-            if !not_on.is_empty() {
-                self.tell(FindingKind::Missed, &event, &on, &not_on, String::new());
-            }
-        }
+        self.count_behind();
+        self.tell_absences();
         self.tell_gaps();
         self.tell_differing();
         let texts = std::mem::take(&mut self.texts);
@@ -330,7 +291,9 @@ impl Judge {
         report.collections = counts
             .map(|(number, count)| (texts[number as usize].clone(), count))
             .collect();
-        let nodes = self.sources.into_iter().zip(self.nodes);
+        let seen = self.absences.into_seen();
+        let nodes = self.sources.into_iter().zip(self.nodes).zip(seen);
+        let nodes = nodes.map(|((source, count), seen)| (source, seen.told(count, &texts)));
         report.nodes = nodes.map(|(source, count)| (source.name, count)).collect();
         report.sort();
         report

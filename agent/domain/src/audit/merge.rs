@@ -5,7 +5,7 @@ use super::report::AuditReport;
 use super::row::{Page, PageRow};
 use super::{Boundaries, Source};
 use std::cmp::Ordering;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Why a page was not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -87,6 +87,19 @@ impl Audit {
         self.feeds[source].ended = true;
         self.judge.boundaries_after(source, boundaries);
         self.advance();
+    }
+
+    /// As [`Self::end`] where the source has more rows than were read: what its clock names may be
+    /// among them.
+    pub fn end_early(&mut self, source: usize, boundaries: Option<Boundaries>) {
+        self.judge.trust_no_clock_of(source);
+        self.end(source, boundaries);
+    }
+
+    /// Says what origins outside the sources declare to write, so that their chains can be judged, too.
+    pub fn with_writers(mut self, declared: &BTreeMap<String, Vec<String>>) -> Self {
+        self.judge.know_writers(declared);
+        self
     }
 
     /// The outcome, once all sources have ended.

@@ -1,5 +1,6 @@
 //! What an audit says in the end: counts, and findings that name events and nodes.
 
+use crate::hlc::VectorClock;
 use crate::replication::FindingKind;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -38,6 +39,27 @@ pub struct NodeCount {
     pub oldest_ms: Option<i64>,
     /// Its newest.
     pub newest_ms: Option<i64>,
+    /// Different events that it holds. With those that it lacks these are all events of the audit.
+    pub held: u64,
+    /// What it lacks.
+    pub lacks: Lacks,
+    /// How far it is, per origin: the last event that it holds.
+    pub latest: VectorClock,
+    /// The last event, per origin, that it has yet to get: of those counted as [`Lacks::behind`].
+    pub owed: VectorClock,
+}
+
+/// How many events a node lacks, by the reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Lacks {
+    /// It has seen later ones of the same origin, so that it will never ask for these.
+    pub missed: u64,
+    /// It has not got so far yet.
+    pub behind: u64,
+    /// They are in no collection that it is interested in.
+    pub unwanted: u64,
+    /// They are older than what pruning has left, or than where the audit begins there.
+    pub pruned: u64,
 }
 
 /// What was counted of a collection.
@@ -99,6 +121,7 @@ impl AuditReport {
         }
         let untold = earlier.untold();
         let mut gone: BTreeMap<FindingKind, u64> = BTreeMap::new();
+        let nodes = &mut self.nodes;
         self.findings.retain_mut(|finding| {
             if !is_suspicion(finding.kind) {
                 return true;
@@ -108,12 +131,21 @@ impl AuditReport {
                 return true;
             }
             let same = before.get(&event(finding)).cloned();
-            let place = if finding.kind == FindingKind::Missed {
+            let is_missed = finding.kind == FindingKind::Missed;
+            let place = if is_missed {
                 &mut finding.not_on
             } else {
                 &mut finding.on
             };
-            place.retain(|node| same.as_ref().is_some_and(|nodes| nodes.contains(node)));
+            place.retain(|node| {
+                let stays = same.as_ref().is_some_and(|nodes| nodes.contains(node));
+                // What is not missed after all is still to come.
+                if let Some(count) = nodes.get_mut(node).filter(|_| is_missed && !stays) {
+                    count.lacks.missed = count.lacks.missed.saturating_sub(1);
+                    count.lacks.behind += 1;
+                }
+                stays
+            });
             let stays = !place.is_empty();
             *gone.entry(finding.kind).or_default() += u64::from(!stays);
             stays
@@ -163,5 +195,8 @@ impl AuditReport {
 }
 
 fn is_suspicion(kind: FindingKind) -> bool {
-    matches!(kind, FindingKind::Missed | FindingKind::ChainGap)
+    matches!(
+        kind,
+        FindingKind::Missed | FindingKind::ChainGap | FindingKind::ClockAhead
+    )
 }

@@ -1,7 +1,8 @@
 //! The rules on small chains of three nodes, each with its exception.
 
 use super::{
-    Audit, AuditReport, Boundaries, EventFinding, FINDINGS_KEPT_MAX, FeedError, Link, Page, Source,
+    Audit, AuditReport, Boundaries, EventFinding, FINDINGS_KEPT_MAX, FeedError, Lacks, Link, Page,
+    Source,
 };
 use crate::hlc::{Hlc, VectorClock};
 use crate::oplog::{Operation, OplogEntry};
@@ -62,8 +63,9 @@ fn audit(nodes: &[Node]) -> AuditReport {
 }
 
 fn audit_since(nodes: &[Node], since_wall_ms: i64) -> AuditReport {
-    let sources = nodes.iter().zip(1..).map(|(node, number)| Source {
+    let sources = nodes.iter().zip(1_usize..).map(|(node, number)| Source {
         name: format!("n{number}"),
+        origin: ["a", "b", "c"][number - 1].to_owned(),
         interests: node.interests.clone(),
         clock: node
             .clock
@@ -88,7 +90,19 @@ fn audit_since(nodes: &[Node], since_wall_ms: i64) -> AuditReport {
         let page = Page::of_events(&std::mem::replace(&mut left[hungry], rest));
         audit.feed(hungry, page).expect("a page in order");
     }
-    audit.finish()
+    let report = audit.finish();
+    assert_sums(&report);
+    report
+}
+
+/// Every event is accounted for on every node.
+#[track_caller]
+fn assert_sums(report: &AuditReport) {
+    for (name, node) in &report.nodes {
+        let lacks = node.lacks;
+        let lacked = lacks.missed + lacks.behind + lacks.unwanted + lacks.pruned;
+        assert_eq!(node.held + lacked, report.events(), "{name}: {node:?}");
+    }
 }
 
 /// Kind, key, where it is, where it is not.
@@ -145,6 +159,113 @@ fn what_the_clock_does_not_cover_is_on_its_way() {
         },
         &[],
     );
+}
+
+#[test]
+fn a_clock_that_names_no_origin_is_what_the_rows_say() {
+    use FindingKind::{ChainGap, Missed};
+    check(
+        |nodes| {
+            nodes[1].events.remove(4);
+            nodes[1].clock = Some(VectorClock::default());
+        },
+        &[(Missed, "k4", "n1,n3", "n2"), (ChainGap, "k5", "n2", "")],
+    );
+    // What comes after its last row is yet to come, and counted.
+    let mut nodes = mesh();
+    nodes[1].events.truncate(7);
+    nodes[1].clock = Some(VectorClock::default());
+    let report = audit(&nodes);
+    assert_eq!(found(&report), []);
+    let n2 = &report.nodes["n2"];
+    assert_eq!((n2.held, n2.lacks.behind), (7, 13));
+    assert_eq!(n2.latest.get("a"), Some((BEGAN + 6, 0)));
+    assert_eq!(n2.owed.get("a"), Some((BEGAN + 9, 0)));
+    assert_eq!(n2.owed.get("b"), Some((BEGAN + 9, 0)));
+}
+
+#[test]
+fn what_a_node_lacks_is_counted_by_its_reason() {
+    let mut nodes = mesh();
+    let users = event("users", 20, "a", &nodes[0].events[9].hash.clone());
+    nodes[0].events.push(users);
+    let n2 = &mut nodes[1];
+    n2.interests = vec!["orders".into()];
+    // Of b one is missed; of a two were pruned, and two are yet to come.
+    n2.events.remove(12);
+    n2.events.drain(8..10);
+    let boundary = (n2.events[1].hlc.moment(), Link::NONE);
+    n2.events.drain(0..2);
+    n2.boundaries = Some([("a".to_owned(), boundary)].into());
+    n2.clock = Some(clock_of(&n2.events));
+    let report = audit(&nodes);
+    let n2 = &report.nodes["n2"];
+    let lacks = Lacks {
+        missed: 1,
+        behind: 2,
+        unwanted: 1,
+        pruned: 2,
+    };
+    assert_eq!((n2.held, n2.lacks), (15, lacks));
+    assert_eq!((report.events(), report.everywhere()), (21, 15));
+}
+
+#[test]
+fn a_clock_that_names_what_nobody_holds_is_its_own_nodes_fault() {
+    use FindingKind::ClockAhead;
+    let mut nodes = mesh();
+    let mut clock = clock_of(&nodes[0].events);
+    clock.advance("a", (BEGAN + 500, 0));
+    nodes[1].clock = Some(clock);
+    let report = audit(&nodes);
+    assert_eq!(
+        found(&report),
+        [(ClockAhead, "", "n2".into(), String::new())]
+    );
+    // Before the window, and of a writer that is not known to a node that filters, nothing is said.
+    assert_eq!(found(&audit_since(&nodes, BEGAN + 501)), []);
+    let mut clock = clock_of(&nodes[0].events);
+    clock.advance("client", (BEGAN + 500, 0));
+    nodes[1].clock = Some(clock);
+    nodes[1].interests = vec!["orders".into()];
+    assert_eq!(found(&audit(&nodes)), []);
+    // Nor of what was not read to its end.
+    let clock = clock_of(&chain("a", 3));
+    let source = Source {
+        clock,
+        ..Source::default()
+    };
+    for early in [false, true] {
+        let mut audit = Audit::new(vec![source.clone()], 0);
+        audit.feed(0, Page::of_events(&chain("a", 2))).unwrap();
+        match early {
+            true => audit.end_early(0, Some(Boundaries::new())),
+            false => audit.end(0, Some(Boundaries::new())),
+        }
+        assert_eq!(audit.finish().is_bad(), !early);
+    }
+}
+
+#[test]
+fn the_chain_of_a_writer_that_is_no_source_is_owed_where_it_declares_to_write_no_more() {
+    let alone = |declared: &[&str]| {
+        let mut events = chain("far", 6);
+        events.remove(3);
+        let source = Source {
+            interests: vec!["orders".into()],
+            ..Source::default()
+        };
+        let declared = declared.iter().map(|name| (*name).to_owned());
+        let writers = [("far".to_owned(), declared.collect())].into();
+        let mut audit = Audit::new(vec![source], 0).with_writers(&writers);
+        audit.feed(0, Page::of_events(&events)).unwrap();
+        audit.end(0, None);
+        let report = audit.finish();
+        report.counts.get(&FindingKind::ChainGap).copied()
+    };
+    assert_eq!(alone(&["orders"]), Some(1));
+    assert_eq!(alone(&["orders", "users"]), None);
+    assert_eq!(alone(&[]), None, "it is not known what it writes");
 }
 
 #[test]
@@ -219,7 +340,7 @@ fn boundaries_that_move_while_rows_are_read() {
     let last = nodes[1].events[4].clone();
     let hash = Link::parse(&last.hash).unwrap();
     nodes[1].events.drain(2..5);
-    let sources = nodes.iter().zip(1..).map(|(node, number)| Source {
+    let sources = nodes.iter().zip(1_usize..).map(|(node, number)| Source {
         name: format!("n{number}"),
         boundaries: node.boundaries.clone(),
         clock: clock_of(&nodes[0].events),
@@ -336,9 +457,20 @@ fn an_event_after_one_that_nobody_has() {
             .for_each(|node| node.events.push(stray.clone()));
     };
     check(follow, &[(ChainGap, "k60", "n1,n2,n3", "")]);
-    // A node that filters collections, or whose rows lack hashes, has gaps by right.
+    // A node that declares all that was written owes the chain as any other does.
     check(
         |nodes| {
+            follow(nodes);
+            nodes[1].interests = vec!["orders".into(), "unused".into()];
+        },
+        &[(ChainGap, "k60", "n1,n2,n3", "")],
+    );
+    // One that wants less than was written, or whose rows lack hashes, has gaps by right.
+    check(
+        |nodes| {
+            let users = event("users", 59, "a", &nodes[0].events[9].hash.clone());
+            nodes[0].events.push(users.clone());
+            nodes[2].events.push(users);
             follow(nodes);
             nodes[1].interests = vec!["orders".into()];
         },

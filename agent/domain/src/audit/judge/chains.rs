@@ -32,6 +32,19 @@ pub(super) struct Chains {
     of: Vec<HashMap<u32, Chain>>,
     /// Origins whose chain has begun.
     begun: HashSet<u32>,
+    /// The collections of all events of an origin, by its number.
+    written: Vec<Vec<u32>>,
+    /// What is known of who writes under an id.
+    writers: HashMap<String, Writer>,
+}
+
+/// Who writes under an id.
+#[derive(Debug)]
+enum Writer {
+    /// A source: all that it writes is seen.
+    Source,
+    /// Somebody else, who declares these collections.
+    Declares(Vec<String>),
 }
 
 impl Chains {
@@ -41,6 +54,31 @@ impl Chains {
             absent: vec![HashSet::new(); sources],
             of: vec![HashMap::new(); sources],
             begun: HashSet::new(),
+            written: Vec::new(),
+            writers: HashMap::new(),
+        }
+    }
+
+    pub(super) fn know_source(&mut self, origin: &str) {
+        if !origin.is_empty() {
+            self.writers.insert(origin.to_owned(), Writer::Source);
+        }
+    }
+
+    pub(super) fn know_writer(&mut self, origin: &str, declares: &[String]) {
+        let writer = || Writer::Declares(declares.to_owned());
+        if !declares.is_empty() {
+            self.writers.entry(origin.to_owned()).or_insert_with(writer);
+        }
+    }
+
+    pub(super) fn note_collection(&mut self, origin: u32, collection: u32) {
+        let at = origin as usize;
+        if self.written.len() <= at {
+            self.written.resize_with(at + 1, Vec::new);
+        }
+        if !self.written[at].contains(&collection) {
+            self.written[at].push(collection);
         }
     }
 
@@ -127,12 +165,45 @@ impl Judge {
                     continue;
                 }
                 chain.last = Some(variant.hash);
-                // A node that filters collections has gaps by right.
-                let is_whole = self.sources[*source].interests.is_empty() && !is_hashless;
-                let links = last == Some(variant.previous) || variant.previous == Link::NONE;
-                if is_whole && !links && variant.check != HashCheck::Differs {
+                let links = last == Some(variant.previous)
+                    || variant.previous == Link::NONE
+                    || self.is_unwanted(*source, variant.previous);
+                if !is_hashless && !links && variant.check != HashCheck::Differs {
                     self.note_loose(*source, &held, variant.previous, last.is_none());
                 }
+            }
+        }
+    }
+
+    /// Whether a node that filters collections need not hold an event that came before: some node does,
+    /// and it is not among those that this one lacks and should have.
+    fn is_unwanted(&self, source: usize, previous: Link) -> bool {
+        !self.sources[source].interests.is_empty()
+            && self.chains.is(previous, KNOWN)
+            && !self.chains.absent[source].contains(&previous.short())
+    }
+
+    /// Whether what an origin writes is known well enough to say what a source should hold of it.
+    pub(super) fn knows_writer(&self, source: usize, origin: u32) -> bool {
+        let is_whole = self.sources[source].interests.is_empty();
+        is_whole || self.chains.writers.contains_key(self.origin(origin))
+    }
+
+    /// Whether a source must hold the whole chain of an origin: it wants all that the origin writes.
+    fn is_owed_chain(&self, source: usize, origin: u32) -> bool {
+        let interests = &self.sources[source].interests;
+        if interests.is_empty() {
+            return true;
+        }
+        match self.chains.writers.get(self.origin(origin)) {
+            None => false,
+            Some(Writer::Source) => {
+                let written = self.chains.written.get(origin as usize);
+                let mut written = written.into_iter().flatten();
+                written.all(|of| self.wants[source].get(of) == Some(&true))
+            }
+            Some(Writer::Declares(declared)) => {
+                declared.iter().all(|name| interests.contains(name))
             }
         }
     }
@@ -188,7 +259,8 @@ impl Judge {
         let is_absent = self.chains.absent[link.source].contains(&short);
         let is_known = self.chains.is(link.previous, KNOWN);
         // The first one's predecessor lies before the window, unless some node shows it inside.
-        is_absent || (!is_known && !link.is_first)
+        let is_owed = || self.is_owed_chain(link.source, link.event.origin);
+        is_absent || (!is_known && !link.is_first && is_owed())
     }
 }
 
