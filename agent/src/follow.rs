@@ -1,11 +1,13 @@
 //! Follows the node's replication by itself, at a low rate: the node's own recent events, and its
-//! peers' clocks, with one short connection to each. Only safe requests.
+//! peers' clocks, with one short connection to each. Only safe requests. A peer is asked for events
+//! only where this node's clock has stood still behind it for long, once for each moment.
 //!
 //! What is found is for those who ask and for triggers, and each finding is a line of the journal,
 //! once in a while.
 
 use crate::adapters::clock::SystemClock;
 use crate::adapters::clusters::ClusterAccess;
+use crate::adapters::node_protocol::Look;
 use crate::adapters::sqlite::SqliteStore;
 use crate::engine::{ACTOR_AGENT, EngineHandle};
 use crate::error_chain;
@@ -13,14 +15,30 @@ use crate::ports::JournalLine;
 use cbddc_domain::hlc::VectorClock;
 use cbddc_domain::id::NodeName;
 use cbddc_domain::phase::Phase;
-use cbddc_domain::replication::{Finding, Findings, Follower};
+use cbddc_domain::replication::{Finding, Findings, Follower, Question, WINDOW_MS};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// How far back the node's own events are looked at: five minutes, in milliseconds.
-const WINDOW_MS: i64 = 300_000;
+/// What the peers of a node show.
+#[derive(Default)]
+struct Peers {
+    /// The clock of each, by its address.
+    clocks: BTreeMap<String, VectorClock>,
+    /// The collections that each declares, by its id.
+    writers: BTreeMap<String, Vec<String>>,
+}
+
+impl Peers {
+    /// The latest moments that any of their clocks shows.
+    fn latest(&self) -> VectorClock {
+        let mut latest = VectorClock::default();
+        self.clocks.values().for_each(|clock| latest.merge(clock));
+        latest
+    }
+}
 
 /// What following needs.
 pub struct Following {
@@ -72,20 +90,16 @@ impl Following {
 
     async fn look(&self, follower: &mut Follower) {
         let now = self.clock.now();
-        let mut peers = VectorClock::default();
-        let protocol = &self.cluster.protocol;
-        for peer in &protocol.settings().expected_peers {
-            let address = &peer.address;
-            match protocol.look_at(address).await {
-                Ok(look) => peers.merge(&look.clock),
-                Err(error) => {
-                    tracing::debug!(address, error = error_chain(&error), "a peer's clock")
-                }
-            }
+        if let Some(generation) = self.engine.node().phase.running() {
+            follower.runs(now.since_boot_ms, generation);
         }
+        let peers = self.peers().await;
         // The node's own clock after its peers': a clock that moves is not called late.
-        let since_wall_ms = now.wall_ms.saturating_sub(WINDOW_MS);
-        let recent = self.cluster.oplog.recent(protocol, since_wall_ms).await;
+        let window_ms = i64::try_from(WINDOW_MS).unwrap_or(i64::MAX);
+        let since_wall_ms = now.wall_ms.saturating_sub(window_ms);
+        let protocol = &self.cluster.protocol;
+        let reader = &self.cluster.oplog;
+        let recent = reader.recent(protocol, since_wall_ms, &peers.writers).await;
         let (look, report) = match recent {
             Ok(recent) => recent,
             Err(error) => {
@@ -94,10 +108,20 @@ impl Following {
                 return;
             }
         };
-        if !look.interests.is_empty() {
-            peers = VectorClock::default();
+        let latest = peers.latest();
+        let mut clock = look.clock.clone();
+        for of_node in report.nodes.values() {
+            for (origin, held) in &of_node.latest.0 {
+                clock.0.entry(origin.clone()).or_insert(*held);
+            }
         }
-        let (current, to_tell) = follower.look(now.since_boot_ms, report, &look.clock, &peers);
+        let clock = reader.complete(clock, &latest).await;
+        for question in follower.compare(now.since_boot_ms, &clock, &latest) {
+            if let Some(is_owed) = self.ask(&peers, &question, &look, since_wall_ms).await {
+                follower.is_owed(&question.origin, is_owed);
+            }
+        }
+        let (current, to_tell) = follower.look(now.since_boot_ms, report);
         for finding in to_tell {
             tracing::warn!("{}", finding.text);
             self.write_down(now.wall_ms, &finding).await;
@@ -105,6 +129,53 @@ impl Following {
         let name = self.cluster.name();
         self.findings
             .send_modify(|all| all.take(name, current, now.wall_ms));
+    }
+
+    /// What the peers that answer show.
+    async fn peers(&self) -> Peers {
+        let mut peers = Peers::default();
+        let protocol = &self.cluster.protocol;
+        for peer in &protocol.settings().expected_peers {
+            let address = &peer.address;
+            match protocol.look_at(address).await {
+                Ok(look) => {
+                    peers.writers.insert(look.node_id, look.interests);
+                    peers.clocks.insert(address.clone(), look.clock);
+                }
+                Err(error) => {
+                    tracing::debug!(address, error = error_chain(&error), "a peer's clock")
+                }
+            }
+        }
+        peers
+    }
+
+    /// Whether the peer that is furthest with an origin holds events of it that this node wants and has
+    /// not seen; nothing where it does not say.
+    async fn ask(
+        &self,
+        peers: &Peers,
+        question: &Question,
+        own: &Look,
+        since_wall_ms: i64,
+    ) -> Option<bool> {
+        let of_origin = |clock: &VectorClock| clock.get(&question.origin);
+        let clocks = peers.clocks.iter();
+        let (address, _) = clocks.max_by_key(|(_, clock)| of_origin(clock))?;
+        // Of an origin of which nothing was seen, what is older than the window is not looked at.
+        let after = question.after.unwrap_or((since_wall_ms, 0));
+        let protocol = &self.cluster.protocol;
+        match protocol.events_at(address, after).await {
+            Ok(events) => Some(events.iter().any(|event| {
+                event.hlc.node == question.origin
+                    && event.hlc.moment() > after
+                    && (own.interests.is_empty() || own.interests.contains(&event.collection))
+            })),
+            Err(error) => {
+                tracing::debug!(address, error = error_chain(&error), "a peer's events");
+                None
+            }
+        }
     }
 
     async fn write_down(&self, wall_ms: i64, finding: &Finding) {

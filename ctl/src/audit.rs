@@ -53,8 +53,17 @@ pub struct Audited {
     pub nodes: BTreeMap<NodeName, Outcome<Head>>,
     /// What was found among those that answered.
     pub report: AuditReport,
-    /// The latest moments that any clock showed.
-    pub latest: VectorClock,
+}
+
+impl Audited {
+    /// The last events that each node lacks and has yet to get; only nodes that lack some.
+    pub fn owed(&self) -> BTreeMap<NodeName, VectorClock> {
+        let nodes = self.nodes.keys().filter_map(|node| {
+            let owed = &self.report.nodes.get(node.as_str())?.owed;
+            (!owed.0.is_empty()).then(|| (node.clone(), owed.clone()))
+        });
+        nodes.collect()
+    }
 }
 
 /// Compares the events that all nodes of a cluster hold, from a moment on. Nodes that fail are left out and say why.
@@ -77,16 +86,12 @@ pub async fn audit_mesh(
         let mut run = Run::begin(session, cluster, &left, since_wall_ms).await;
         failed.append(&mut run.failed);
         match run.compare(since_wall_ms).await? {
-            Ok((heads, report, latest)) => {
+            Ok((heads, report)) => {
                 let answered = heads
                     .into_iter()
                     .map(|(node, head)| (node, Outcome::Ok(head)));
                 let nodes = answered.chain(failed).collect();
-                return Ok(Audited {
-                    nodes,
-                    report,
-                    latest,
-                });
+                return Ok(Audited { nodes, report });
             }
             Err((node, status)) => drop(failed.insert(node, outcome_of(Err(status)))),
         }
@@ -153,16 +158,9 @@ impl Run {
     async fn compare(
         &mut self,
         since_wall_ms: i64,
-    ) -> Result<
-        Result<(Vec<(NodeName, Head)>, AuditReport, VectorClock), (NodeName, Status)>,
-        CtlError,
-    > {
+    ) -> Result<Result<(Vec<(NodeName, Head)>, AuditReport), (NodeName, Status)>, CtlError> {
         let sources = self.nodes.iter().map(|(_, _, source, _)| source.clone());
         let mut audit = Audit::new(sources.collect(), since_wall_ms);
-        let mut latest = VectorClock::default();
-        for (_, head, _, _) in &self.nodes {
-            latest.merge(&head.clock);
-        }
         while let Some(hungry) = audit.hungry() {
             let (node, _, source, parts) = &mut self.nodes[hungry];
             match parts.recv().await {
@@ -176,7 +174,6 @@ impl Run {
                     let boundaries = boundaries_from_proto(tail.boundaries);
                     let boundaries =
                         boundaries.map_err(|fault| nonsense(node, &fault.to_string()))?;
-                    latest.merge(&clock_from_proto(tail.clock));
                     let known = source.boundaries.is_some();
                     audit.end(hungry, known.then_some(boundaries));
                 }
@@ -190,7 +187,7 @@ impl Run {
         }
         let heads = self.nodes.iter();
         let heads = heads.map(|(node, head, _, _)| (node.clone(), head.clone()));
-        Ok(Ok((heads.collect(), audit.finish(), latest)))
+        Ok(Ok((heads.collect(), audit.finish())))
     }
 }
 
@@ -204,6 +201,7 @@ fn head_of(node: &NodeName, head: v1::OplogHead) -> Result<(Head, Source), Statu
     let clock = clock_from_proto(head.clock);
     let source = Source {
         name: node.to_string(),
+        origin: head.node_id.clone(),
         interests: head.interests.clone(),
         clock: clock.clone(),
         boundaries: head.boundaries_known.then_some(boundaries),

@@ -91,6 +91,7 @@ fn the_mesh_check_takes_them_for_no_duplicates() {
 fn the_audit_takes_them_for_no_duplicates() {
     let oplogs = oplogs();
     let source = |(node, events): (&NodeName, &Vec<OplogEntry>)| Source {
+        origin: String::new(),
         name: node.to_string(),
         interests: Vec::new(),
         clock: clock_of(events),

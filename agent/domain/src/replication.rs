@@ -39,7 +39,7 @@ mod words;
 pub use arrivals::Arrivals;
 pub use clusters::*;
 pub use finding::{Finding, FindingKind};
-pub use follow::{Findings, Follower, TOLD_AGAIN_MS};
+pub use follow::{Findings, Follower, Question, TOLD_AGAIN_MS, WINDOW_MS};
 pub use words::FINDINGS_TOLD_MAX;
 
 /// How long a watch looks for traffic by default before it passes without any, in milliseconds: CBDDC

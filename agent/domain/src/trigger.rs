@@ -92,8 +92,12 @@ impl Trigger {
     }
 
     /// What a finding sets off. Where collections are named as critical, whatever is found in one of
-    /// them counts as damage, and damage in another one as events that do not arrive.
+    /// them counts as damage, and damage in another one as events that do not arrive. What was there
+    /// before the release that runs takes nothing back.
     pub fn of_finding(finding: &Finding) -> Option<Self> {
+        if finding.is_old {
+            return None;
+        }
         match (Self::of(finding.kind)?, finding.grade) {
             (Self::SyncRegression, Grade::Critical) => Some(Self::DataIntegrity),
             (Self::DataIntegrity, Grade::Ordinary) => Some(Self::SyncRegression),

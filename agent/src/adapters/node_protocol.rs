@@ -348,6 +348,21 @@ impl NodeProtocol {
         })
     }
 
+    /// The events after a moment, of all origins, that the node at that address gives, `HOST:PORT`.
+    /// Never with a filter: some builds give nothing then (`NODE.md`, section 3).
+    pub async fn events_at(
+        &self,
+        address: &str,
+        after: (i64, i32),
+    ) -> Result<Vec<OplogEntry>, ProtocolError> {
+        let token = self.settings.token.clone();
+        let mut client = self.connect_to(address, token).await?;
+        if !client.handshake().await?.accepted {
+            return Ok(Vec::new());
+        }
+        Ok(client.pull(&Hlc::new(after.0, after.1, ""), &[]).await?)
+    }
+
     async fn connect(&self, token: Secret) -> Result<WireClient, ProtocolError> {
         self.connect_to(&self.settings.address, token).await
     }

@@ -6,6 +6,7 @@ use cbddc_domain::audit::{Audit, AuditReport, Boundaries, Page, Source};
 use cbddc_domain::hlc::VectorClock;
 use cbddc_domain::oplog::OplogEntry;
 use cbddc_oplog::{Cursor, OplogDb, OplogError};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -105,7 +106,8 @@ impl OplogReader {
     }
 
     /// The node's clock, and an audit of its own events since a moment: what it shows by itself. At
-    /// most 40,960 rows are looked at, the oldest first.
+    /// most 40,960 rows are looked at, the oldest first. `writers` are the collections that its peers
+    /// declare, by their ids.
     ///
     /// # Errors
     /// [`ReadError`].
@@ -113,17 +115,26 @@ impl OplogReader {
         &self,
         protocol: &NodeProtocol,
         since_wall_ms: i64,
+        writers: &BTreeMap<String, Vec<String>>,
     ) -> Result<(Look, AuditReport), ReadError> {
         let look = protocol.look().await?;
         let source = Source {
             name: look.node_id.clone(),
+            origin: look.node_id.clone(),
             interests: look.interests.clone(),
             clock: look.clock.clone(),
             boundaries: None,
         };
-        let (reader, of_database) = (self.clone(), source.clone());
+        let (reader, of_database, known) = (self.clone(), source.clone(), writers.clone());
         let work = move || match reader.open() {
-            Some(db) => audit_recent(&db, of_database, since_wall_ms).map(Some),
+            Some(db) => {
+                let source = Source {
+                    boundaries: db.boundaries()?,
+                    ..of_database
+                };
+                let audit = Audit::new(vec![source], since_wall_ms).with_writers(&known);
+                audit_recent(&db, audit, since_wall_ms).map(Some)
+            }
             None => Ok(None),
         };
         let read = tokio::task::spawn_blocking(work).await;
@@ -131,16 +142,38 @@ impl OplogReader {
             Some(report) => report,
             None => {
                 let mut events = protocol.observe(since_wall_ms).await?.events;
-                events.truncate(RECENT_ROWS_MAX);
                 order(&mut events);
-                let mut audit = Audit::new(vec![source], since_wall_ms);
+                let is_cut = events.len() > RECENT_ROWS_MAX;
+                events.truncate(RECENT_ROWS_MAX);
+                let audit = Audit::new(vec![source], since_wall_ms);
+                let mut audit = audit.with_writers(writers);
                 // Pages made here are in order.
                 let _ = audit.feed(0, Page::of_events(&events));
-                audit.end(0, None);
+                match is_cut {
+                    true => audit.end_early(0, None),
+                    false => audit.end(0, None),
+                }
                 audit.finish()
             }
         };
         Ok((look, report))
+    }
+
+    /// How far the node has seen each origin: its clock, and of origins that it does not name, as after
+    /// some restarts, the last event in its database, where that can be read.
+    pub async fn complete(&self, mut clock: VectorClock, wanted: &VectorClock) -> VectorClock {
+        let named =
+            |clock: &VectorClock| wanted.0.keys().all(|origin| clock.0.contains_key(origin));
+        if named(&clock) {
+            return clock;
+        }
+        let reader = self.clone();
+        let read = move || reader.open()?.clock().ok();
+        let read = tokio::task::spawn_blocking(read).await.ok().flatten();
+        for (origin, moment) in read.unwrap_or_default().0 {
+            clock.0.entry(origin).or_insert(moment);
+        }
+        clock
     }
 
     /// Reads all events from a moment on into `parts`; ends early when nobody listens any more.
@@ -185,14 +218,9 @@ impl OplogReader {
 
 fn audit_recent(
     db: &OplogDb,
-    source: Source,
+    mut audit: Audit,
     since_wall_ms: i64,
 ) -> Result<AuditReport, ReadError> {
-    let source = Source {
-        boundaries: db.boundaries()?,
-        ..source
-    };
-    let mut audit = Audit::new(vec![source], since_wall_ms);
     let mut next = Some(Cursor::at(since_wall_ms));
     for _ in 0..RECENT_ROWS_MAX / PAGE_ROWS {
         let Some(cursor) = next.take() else { break };
@@ -201,7 +229,10 @@ fn audit_recent(
         let _ = audit.feed(0, page);
         next = after;
     }
-    audit.end(0, db.boundaries()?);
+    match next {
+        Some(_) => audit.end_early(0, db.boundaries()?),
+        None => audit.end(0, db.boundaries()?),
+    }
     Ok(audit.finish())
 }
 

@@ -6,6 +6,7 @@ use crate::adapters::document_digests::DigestError;
 use crate::adapters::oplog_reader::{Part, ReadError};
 use crate::error_chain;
 use cbddc_domain::documents::STEPS_MAX;
+use cbddc_domain::hlc::VectorClock;
 use cbddc_domain::phase::Phase;
 use cbddc_domain::replication::{Finding, Grade};
 use cbddc_proto::convert::replication::{
@@ -19,6 +20,9 @@ use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status};
+
+/// The most ids that may be asked for at once.
+const ORIGINS_MAX: usize = 10_000;
 
 /// Parts on their way to somebody who reads slowly.
 const PARTS_IN_FLIGHT: usize = 2;
@@ -46,14 +50,21 @@ impl ReplicationService for Services {
         request: Request<v1::ReadClockRequest>,
     ) -> Result<Response<v1::ReadClockResponse>, Status> {
         caller(&request)?;
-        let cluster = self.running_cluster(&request.into_inner().cluster)?;
+        let request = request.into_inner();
+        if request.origins.len() > ORIGINS_MAX {
+            let text = "at most 10,000 ids may be asked for at once";
+            return Err(refuse(Code::InvalidArgument, "malformed", text));
+        }
+        let cluster = self.running_cluster(&request.cluster)?;
         let look = cluster.protocol.look().await;
         let look = look
             .map_err(|error| refuse(Code::Unavailable, "node_unreachable", error_chain(&error)))?;
+        let wanted = request.origins.into_iter();
+        let wanted = VectorClock(wanted.map(|origin| (origin, (0, 0))).collect());
         Ok(Response::new(v1::ReadClockResponse {
             node_id: look.node_id,
             interests: look.interests,
-            clock: clock_to_proto(&look.clock),
+            clock: clock_to_proto(&cluster.oplog.complete(look.clock, &wanted).await),
         }))
     }
 

@@ -7,6 +7,7 @@ use cbddc_domain::replication::FindingKind;
 use cbddc_proto::convert::replication::clock_from_proto;
 use cbddc_proto::v1;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -22,28 +23,30 @@ pub struct Late {
     pub node: NodeName,
     /// Whose events.
     pub origin: String,
-    /// How far it is: wall and logic.
-    pub is: (i64, i32),
+    /// How far it is: wall and logic; unset: its clock does not say.
+    pub is: Option<(i64, i32)>,
     /// How far others were when it began.
     pub wanted: (i64, i32),
 }
 
-/// Waits until every clock has reached `goal`, at most for `limit`; returns those that have not.
+/// Waits until every node's clock has reached what it owes, at most for `limit`; returns those that have
+/// not. `owed` are the last events that each node lacks and wants, as an audit has seen them elsewhere:
+/// a clock alone proves nothing about others.
 ///
-/// A clock that shows nothing of an origin says nothing: some nodes forget theirs at a restart. A
-/// node with interests need not reach anything.
+/// A clock that does not name an origin, on a node whose database cannot be read either, does not say
+/// how far the node is: it lags, and is never called stalled.
 pub async fn converge(
     session: &Session,
     cluster: &str,
-    nodes: &BTreeSet<NodeName>,
-    goal: &VectorClock,
+    owed: &BTreeMap<NodeName, VectorClock>,
     limit: Duration,
 ) -> Vec<Late> {
     let until = Instant::now() + limit;
-    let mut first: BTreeMap<(NodeName, String), (i64, i32)> = BTreeMap::new();
-    let mut left = nodes.clone();
+    let owed = Arc::new(owed.clone());
+    let mut first: BTreeMap<(NodeName, String), Option<(i64, i32)>> = BTreeMap::new();
+    let mut left: BTreeSet<NodeName> = owed.keys().cloned().collect();
     loop {
-        let late = behind(session, cluster, &left, goal).await;
+        let late = behind(session, cluster, &left, &owed).await;
         for one in &late {
             let key = (one.node.clone(), one.origin.clone());
             first.entry(key).or_insert(one.is);
@@ -53,10 +56,10 @@ pub async fn converge(
                 .into_iter()
                 .map(|late| {
                     let key = (late.node.clone(), late.origin.clone());
-                    let kind = if first.get(&key) == Some(&late.is) {
-                        FindingKind::Stalled
-                    } else {
-                        FindingKind::Lagging
+                    let stands = late.is.is_some() && first.get(&key) == Some(&late.is);
+                    let kind = match stands {
+                        true => FindingKind::Stalled,
+                        false => FindingKind::Lagging,
                     };
                     Late { kind, ..late }
                 })
@@ -71,13 +74,15 @@ async fn behind(
     session: &Session,
     cluster: &str,
     nodes: &BTreeSet<NodeName>,
-    goal: &VectorClock,
+    owed: &Arc<BTreeMap<NodeName, VectorClock>>,
 ) -> Vec<Late> {
-    let request = v1::ReadClockRequest {
-        cluster: cluster.to_owned(),
-    };
-    let call = move |_, channel| {
-        let request = request.clone();
+    let (of, cluster) = (Arc::clone(owed), cluster.to_owned());
+    let call = move |node: NodeName, channel| {
+        let origins = of.get(&node).map(|clock| clock.0.keys().cloned());
+        let request = v1::ReadClockRequest {
+            cluster: cluster.clone(),
+            origins: origins.into_iter().flatten().collect(),
+        };
         async move {
             let mut client = client::replication(channel);
             Ok(client.read_clock(request).await?.into_inner())
@@ -85,15 +90,13 @@ async fn behind(
     };
     let mut late = Vec::new();
     for (node, outcome) in session.fan_out(nodes, call).await {
-        let Outcome::Ok(answer) = outcome else {
+        let (Outcome::Ok(answer), Some(owed)) = (outcome, owed.get(&node)) else {
             continue;
         };
-        if !answer.interests.is_empty() {
-            continue;
-        }
         let clock = clock_from_proto(answer.clock);
-        for (origin, wanted) in &goal.0 {
-            if let Some(is) = clock.get(origin).filter(|is| is < wanted) {
+        for (origin, wanted) in &owed.0 {
+            let is = clock.get(origin);
+            if is < Some(*wanted) {
                 late.push(Late {
                     kind: FindingKind::Lagging,
                     node: node.clone(),

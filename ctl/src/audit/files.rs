@@ -31,6 +31,7 @@ pub fn audit_files(
         let db = OplogDb::open(file).map_err(failed)?;
         sources.push(Source {
             name: file.display().to_string(),
+            origin: String::new(),
             interests: Vec::new(),
             clock: db.clock().map_err(failed)?,
             boundaries: db.boundaries().map_err(failed)?,

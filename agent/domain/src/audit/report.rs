@@ -5,7 +5,7 @@ use crate::replication::FindingKind;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How many findings of one kind are told; the rest is counted.
-pub const FINDINGS_KEPT_MAX: usize = 1000;
+pub const FINDINGS_KEPT_MAX: usize = 20_000;
 
 /// An event with which something is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]

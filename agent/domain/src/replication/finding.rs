@@ -160,4 +160,6 @@ pub struct Finding {
     pub grade: Grade,
     /// A sentence: what is where and what is not.
     pub text: String,
+    /// It was there before the release that runs, or goes on at the same rate: not that one's doing.
+    pub is_old: bool,
 }

@@ -2,12 +2,24 @@
 //!
 //! It says a finding while it sees it, and tells each kind and origin once in a while, so that a
 //! journal does not fill with one fault.
+//!
+//! A clock that stands still behind its peers' is a fault only where a peer holds events that this
+//! node wants and has not: the rest may be in collections that are none of its own, or on no node at
+//! all. So whoever looks is told what to ask the peers, once per moment.
+//!
+//! What was there before the running release was activated is told like anything else, and is marked:
+//! it is not this release's doing.
 
+use super::sights::Moment;
 use super::{Finding, FindingKind, Grade, of_cluster};
-use crate::audit::AuditReport;
+use crate::audit::{AuditReport, EventFinding};
+use crate::generation::GenerationNumber;
 use crate::hlc::VectorClock;
 use crate::id::NodeName;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How far back the node's own events are looked at: five minutes, in milliseconds.
+pub const WINDOW_MS: u64 = 300_000;
 
 /// How long a finding that was told is not told again: ten minutes, in milliseconds.
 pub const TOLD_AGAIN_MS: u64 = 600_000;
@@ -34,6 +46,43 @@ impl Findings {
     }
 }
 
+/// What is to be asked of a peer: does it hold events of the origin after the moment that this node
+/// wants?
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    /// Whose events.
+    pub origin: String,
+    /// How far this node is; unset: it has seen nothing of it.
+    pub after: Option<(i64, i32)>,
+}
+
+/// An origin of which peers have seen more.
+#[derive(Debug, Clone)]
+struct Standing {
+    /// How far this node is.
+    is: Option<Moment>,
+    /// Since when it has not moved.
+    since_ms: u64,
+    /// How far peers are.
+    wanted: Moment,
+    /// Whether a peer holds what this node wants; unset: that was not asked yet.
+    is_owed: Option<bool>,
+}
+
+/// What was found in the last look before the running generation was activated.
+#[derive(Debug, Default)]
+struct Before {
+    generation: Option<GenerationNumber>,
+    /// When the change was noticed.
+    since_ms: u64,
+    /// Each event of which something was found.
+    events: BTreeSet<(FindingKind, String, Moment)>,
+    /// How many of each kind and origin there were in the window.
+    counts: BTreeMap<(FindingKind, String, Grade), u64>,
+    /// Origins at which this node was stalled, and is still.
+    stalled: BTreeSet<String>,
+}
+
 /// The memory between two looks.
 #[derive(Debug)]
 pub struct Follower {
@@ -42,8 +91,9 @@ pub struct Follower {
     critical: Vec<String>,
     stalled_after_ms: u64,
     before: Option<AuditReport>,
-    /// Per origin: the clock that stands still although peers are ahead, and since when.
-    standing: BTreeMap<String, ((i64, i32), u64)>,
+    /// Per origin of which peers have seen more.
+    standing: BTreeMap<String, Standing>,
+    before_release: Before,
     told_ms: BTreeMap<(FindingKind, String, Grade), u64>,
 }
 
@@ -57,6 +107,7 @@ impl Follower {
             stalled_after_ms,
             before: None,
             standing: BTreeMap::new(),
+            before_release: Before::default(),
             told_ms: BTreeMap::new(),
         }
     }
@@ -73,20 +124,92 @@ impl Follower {
         self
     }
 
-    /// Judges one look: the audit of the node's own recent events, its clock, and the latest moments
-    /// of its peers' clocks. Returns what is found now, and what of it is to be told.
-    pub fn look(
+    /// Tells which generation runs. What was found in the look before it came is not its doing, and may
+    /// go on at the same rate: see [`Finding::is_old`].
+    pub fn runs(&mut self, now_ms: u64, generation: GenerationNumber) {
+        if self.before_release.generation == Some(generation) {
+            return;
+        }
+        let mut now = Before {
+            generation: Some(generation),
+            since_ms: now_ms,
+            ..Before::default()
+        };
+        // An agent that has just started has seen nothing before.
+        if self.before_release.generation.is_some() {
+            let stalled = self.standing.iter().filter(|(_, it)| {
+                it.is_owed == Some(true)
+                    && now_ms.saturating_sub(it.since_ms) >= self.stalled_after_ms
+            });
+            now.stalled = stalled.map(|(origin, _)| origin.clone()).collect();
+            for found in self.before.iter().flat_map(|report| &report.findings) {
+                let grade = Grade::of(&self.critical, &found.collection);
+                let key = (found.kind, found.origin.clone(), grade);
+                *now.counts.entry(key).or_default() += 1;
+                now.events.insert(event(found));
+            }
+        }
+        self.before_release = now;
+    }
+
+    /// Compares the node's clock with the latest moments of its peers' clocks; returns what to ask a
+    /// peer before [`Self::look`] can say whether it is stalled.
+    pub fn compare(
         &mut self,
         now_ms: u64,
-        mut report: AuditReport,
         clock: &VectorClock,
         peers: &VectorClock,
-    ) -> (Vec<Finding>, Vec<Finding>) {
+    ) -> Vec<Question> {
+        let mut standing = BTreeMap::new();
+        for (origin, wanted) in &peers.0 {
+            let is = clock.get(origin);
+            if is >= Some(*wanted) {
+                continue;
+            }
+            let fresh = Standing {
+                is,
+                since_ms: now_ms,
+                wanted: *wanted,
+                is_owed: None,
+            };
+            let known = self.standing.remove(origin).filter(|known| known.is == is);
+            let mut now = known.unwrap_or(fresh);
+            // What is owed stays owed; what was not may have come since.
+            if now.wanted != *wanted && now.is_owed == Some(false) {
+                now.is_owed = None;
+            }
+            now.wanted = *wanted;
+            standing.insert(origin.clone(), now);
+        }
+        self.standing = standing;
+        let standing = &self.standing;
+        let stalled = &mut self.before_release.stalled;
+        stalled.retain(|origin| standing.contains_key(origin));
+        let doubted = self.standing.iter().filter(|(_, it)| {
+            it.is_owed.is_none() && now_ms.saturating_sub(it.since_ms) >= self.stalled_after_ms
+        });
+        let questions = doubted.map(|(origin, it)| Question {
+            origin: origin.clone(),
+            after: it.is,
+        });
+        questions.collect()
+    }
+
+    /// The answer to a [`Question`].
+    pub fn is_owed(&mut self, origin: &str, is_owed: bool) {
+        if let Some(standing) = self.standing.get_mut(origin) {
+            standing.is_owed = Some(is_owed);
+        }
+    }
+
+    /// Judges one look: the audit of the node's own recent events, and the clocks that were compared.
+    /// Returns what is found now, and what of it is to be told.
+    pub fn look(&mut self, now_ms: u64, mut report: AuditReport) -> (Vec<Finding>, Vec<Finding>) {
         let seen = report.clone();
         report.confirmed_by(&self.before.take().unwrap_or_default());
         self.before = Some(seen);
-        let mut current = self.of_events(&report);
-        current.extend(self.of_clocks(now_ms, clock, peers));
+        let mut current = self.of_events(now_ms, &report);
+        current.extend(self.of_clocks(now_ms));
         current.sort_by(|a, b| (a.kind, &a.origin).cmp(&(b.kind, &b.origin)));
         let mut to_tell = Vec::new();
         for finding in &current {
@@ -103,25 +226,36 @@ impl Follower {
         (current, to_tell)
     }
 
-    fn of_events(&self, report: &AuditReport) -> Vec<Finding> {
-        type Key<'a> = (FindingKind, &'a str, Grade);
-        let mut by_origin: BTreeMap<Key<'_>, (String, usize)> = BTreeMap::new();
+    fn of_events(&self, now_ms: u64, report: &AuditReport) -> Vec<Finding> {
+        let before = &self.before_release;
+        let mut by_origin: BTreeMap<(FindingKind, &str, Grade), Group> = BTreeMap::new();
         for found in &report.findings {
             let grade = Grade::of(&self.critical, &found.collection);
             let place = by_origin.entry((found.kind, &found.origin, grade));
-            let first = || (format!("{}/{}", found.collection, found.key), 0);
-            place.or_insert_with(first).1 += 1;
+            let group = place.or_insert_with(|| Group::of(found));
+            group.count += 1;
+            group.fresh += u64::from(!before.events.contains(&event(found)));
         }
         let found = by_origin.into_iter();
-        found
-            .map(|((kind, origin, grade), (first, count))| {
-                let text = format!("{} {}{first}", self.node, kind.verb(count));
-                self.finding(kind, origin, grade, &text)
-            })
-            .collect()
+        let found = found.map(|((kind, origin, grade), group)| {
+            let key = (kind, origin.to_owned(), grade);
+            let rate = before.counts.get(&key).copied().unwrap_or_default();
+            let is_old = group.fresh <= as_before(rate, now_ms.saturating_sub(before.since_ms));
+            let verb = kind.verb(usize::try_from(group.count).unwrap_or(usize::MAX));
+            let text = format!("{} {verb}{}", self.node, group.first);
+            self.finding(kind, origin, grade, &text, is_old)
+        });
+        found.collect()
     }
 
-    fn finding(&self, kind: FindingKind, origin: &str, grade: Grade, text: &str) -> Finding {
+    fn finding(
+        &self,
+        kind: FindingKind,
+        origin: &str,
+        grade: Grade,
+        text: &str,
+        is_old: bool,
+    ) -> Finding {
         Finding {
             kind,
             node: self.node.clone(),
@@ -129,162 +263,66 @@ impl Follower {
             cluster: self.cluster.clone(),
             grade,
             text: of_cluster(&self.cluster, text),
+            is_old,
         }
     }
 
-    /// Clocks that are behind their peers' and do not move.
-    fn of_clocks(&mut self, now_ms: u64, clock: &VectorClock, peers: &VectorClock) -> Vec<Finding> {
-        let (mut standing, mut found) = (BTreeMap::new(), Vec::new());
-        for (origin, wanted) in &peers.0 {
-            // A clock that is empty after a restart says nothing.
-            let Some(is) = clock.get(origin).filter(|is| is < wanted) else {
-                continue;
-            };
-            let since = match self.standing.get(origin) {
-                Some((then, since)) if *then == is => *since,
-                Some(_) | None => now_ms,
-            };
-            let stands_ms = now_ms.saturating_sub(since);
-            if stands_ms >= self.stalled_after_ms {
-                let detail = format!(
-                    "its clock of node \"{}\" has not moved for {} s although peers are ahead",
-                    super::words::plain(origin),
-                    stands_ms / 1000
-                );
-                let kind = FindingKind::Stalled;
-                let text = format!("{} {}{detail}", self.node, kind.verb(1));
-                found.push(self.finding(kind, origin, Grade::Unranked, &text));
+    /// Clocks that stand still although peers hold what this node wants.
+    fn of_clocks(&self, now_ms: u64) -> Vec<Finding> {
+        let stalled = self.standing.iter().filter_map(|(origin, it)| {
+            let stands_ms = now_ms.saturating_sub(it.since_ms);
+            if it.is_owed != Some(true) || stands_ms < self.stalled_after_ms {
+                return None;
             }
-            standing.insert(origin.clone(), (is, since));
-        }
-        self.standing = standing;
-        found
+            let detail = format!(
+                "its clock of node \"{}\" has not moved for {} s although peers hold later events that it wants",
+                super::words::plain(origin),
+                stands_ms / 1000
+            );
+            let kind = FindingKind::Stalled;
+            let text = format!("{} {}{detail}", self.node, kind.verb(1));
+            let is_old = self.before_release.stalled.contains(origin);
+            Some(self.finding(kind, origin, Grade::Unranked, &text, is_old))
+        });
+        stalled.collect()
     }
+}
+
+/// Findings of one kind and origin.
+struct Group {
+    first: String,
+    count: u64,
+    /// How many of them were not found before the running release came.
+    fresh: u64,
+}
+
+impl Group {
+    fn of(found: &EventFinding) -> Self {
+        let first = if found.collection.is_empty() && found.key.is_empty() {
+            found.detail.clone()
+        } else {
+            format!("{}/{}", found.collection, found.key)
+        };
+        Self {
+            first,
+            count: 0,
+            fresh: 0,
+        }
+    }
+}
+
+/// How many are no more than before, where `before` were found in the window: twice the same rate.
+fn as_before(before: u64, ran_ms: u64) -> u64 {
+    let part = ran_ms.min(WINDOW_MS);
+    before
+        .saturating_mul(2)
+        .saturating_mul(part)
+        .div_ceil(WINDOW_MS)
+}
+
+fn event(found: &EventFinding) -> (FindingKind, String, Moment) {
+    (found.kind, found.origin.clone(), (found.wall, found.logic))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{Findings, Follower, TOLD_AGAIN_MS};
-    use crate::audit::{AuditReport, EventFinding};
-    use crate::hlc::VectorClock;
-    use crate::replication::{FindingKind, Grade};
-
-    fn report(kind: FindingKind) -> AuditReport {
-        AuditReport {
-            counts: [(kind, 1)].into(),
-            findings: vec![EventFinding {
-                kind,
-                origin: "b".into(),
-                collection: "orders".into(),
-                key: "k1".into(),
-                wall: 5,
-                logic: 0,
-                on: vec!["n1".into()],
-                not_on: Vec::new(),
-                detail: String::new(),
-            }],
-            ..AuditReport::default()
-        }
-    }
-
-    #[test]
-    fn a_finding_is_told_once_in_a_while() {
-        let mut follower = Follower::new("n1".parse().unwrap(), 90_000);
-        let clock = VectorClock::default();
-        let mut look = |now, kind| {
-            let (current, told) = follower.look(now, report(kind), &clock, &clock);
-            (current.len(), told.len())
-        };
-        assert_eq!(look(0, FindingKind::Duplicate), (1, 1));
-        assert_eq!(look(15_000, FindingKind::Duplicate), (1, 0));
-        assert_eq!(look(TOLD_AGAIN_MS, FindingKind::Duplicate), (1, 1));
-        // A gap may be an event on its way: it takes two looks.
-        assert_eq!(look(TOLD_AGAIN_MS + 1, FindingKind::ChainGap), (0, 0));
-        assert_eq!(look(TOLD_AGAIN_MS + 2, FindingKind::ChainGap), (1, 1));
-    }
-
-    #[test]
-    fn a_finding_has_the_grade_of_its_collection() {
-        let clock = VectorClock::default();
-        let look = |critical: &[&str]| {
-            let follower = Follower::new("n1".parse().unwrap(), 90_000).of_cluster("west");
-            let critical = critical.iter().map(|name| (*name).to_owned());
-            let mut follower = follower.with_critical(critical.collect());
-            follower
-                .look(0, report(FindingKind::Fork), &clock, &clock)
-                .0
-        };
-        assert_eq!(look(&[])[0].grade, Grade::Unranked);
-        assert_eq!(look(&["orders"])[0].grade, Grade::Critical);
-        let other = &look(&["stock"])[0];
-        assert_eq!(
-            (other.grade, other.cluster.as_str()),
-            (Grade::Ordinary, "west")
-        );
-        assert!(other.text.starts_with("cluster west: n1 holds a fork"));
-    }
-
-    #[test]
-    fn a_cluster_takes_back_only_its_own_findings() {
-        let clock = VectorClock::default();
-        let found = |name: &str| {
-            let follower = Follower::new("n1".parse().unwrap(), 90_000);
-            let mut follower = follower.of_cluster(name);
-            follower
-                .look(0, report(FindingKind::Fork), &clock, &clock)
-                .0
-        };
-        let mut all = Findings::default();
-        all.take("east", found("east"), 1);
-        all.take("west", found("west"), 2);
-        assert_eq!(all.current.len(), 2);
-        all.take("west", Vec::new(), 3);
-        let left: Vec<&str> = all.current.iter().map(|it| it.cluster.as_str()).collect();
-        assert_eq!(left, ["east"]);
-    }
-
-    #[test]
-    fn a_clock_that_stands_still_behind_its_peers_is_stalled() {
-        let mut follower = Follower::new("n1".parse().unwrap(), 90_000);
-        let clock = |wall: i64| VectorClock([("b".to_owned(), (wall, 0))].into());
-        let mut look = |now, own: i64, peers: i64| {
-            let none = AuditReport::default();
-            follower.look(now, none, &clock(own), &clock(peers)).0.len()
-        };
-        assert_eq!(look(0, 1, 9), 0);
-        assert_eq!(look(60_000, 2, 9), 0, "it moves");
-        assert_eq!(look(120_000, 2, 9), 0, "not for long enough");
-        assert_eq!(look(150_000, 2, 9), 1);
-        assert_eq!(look(160_000, 9, 9), 0);
-    }
-
-    #[test]
-    fn a_clock_that_is_empty_after_a_restart_is_not_stalled() {
-        let mut follower = Follower::new("n1".parse().unwrap(), 90_000);
-        let peers = VectorClock([("b".to_owned(), (9, 0))].into());
-        for now_ms in [0, 100_000, 200_000] {
-            let none = (AuditReport::default(), VectorClock::default());
-            let (found, _) = follower.look(now_ms, none.0, &none.1, &peers);
-            assert_eq!(found, []);
-        }
-    }
-
-    #[test]
-    fn many_findings_are_told_some_at_a_time() {
-        let mut follower = Follower::new("n1".parse().unwrap(), 0);
-        let origins = (0..20).map(|number| format!("b{number:02}"));
-        let clock = |wall: i64| {
-            let origins = origins.clone();
-            VectorClock(origins.map(|origin| (origin, (wall, 0))).collect())
-        };
-        let mut look = |now| {
-            let none = AuditReport::default();
-            let (current, told) = follower.look(now, none, &clock(1), &clock(9));
-            (current.len(), told.len())
-        };
-        assert_eq!(
-            [look(0), look(1), look(2), look(3)],
-            [(20, 8), (20, 8), (20, 4), (20, 0)]
-        );
-    }
-}
+mod tests;

@@ -145,6 +145,7 @@ impl Report {
                     cluster: String::new(),
                     grade: Grade::Unranked,
                     text: headline,
+                    is_old: false,
                 });
                 continue;
             }
@@ -157,6 +158,7 @@ impl Report {
                     cluster: String::new(),
                     grade: Grade::Unranked,
                     text: format!("{node} {}{detail}", kind.verb(1)),
+                    is_old: false,
                 });
             }
             if rest > 0 {
@@ -168,6 +170,7 @@ impl Report {
                     cluster: String::new(),
                     grade: Grade::Unranked,
                     text,
+                    is_old: false,
                 });
             }
         }

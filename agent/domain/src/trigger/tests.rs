@@ -56,7 +56,19 @@ fn finding(kind: FindingKind, grade: Grade) -> Finding {
         cluster: "west".into(),
         grade,
         text: "it is so".into(),
+        is_old: false,
     }
+}
+
+#[test]
+fn what_was_there_before_the_release_takes_nothing_back() {
+    let found = finding(FindingKind::Fork, Grade::Critical);
+    assert_eq!(Trigger::of_finding(&found), Some(Trigger::DataIntegrity));
+    let old = Finding {
+        is_old: true,
+        ..found
+    };
+    assert_eq!(Trigger::of_finding(&old), None);
 }
 
 #[test]
@@ -237,6 +249,7 @@ fn what_an_observation_is_made_of() {
         node: name(node),
         origin: "b".into(),
         text: format!("{node}: {kind}"),
+        is_old: false,
         cluster: String::new(),
         grade: Grade::Unranked,
     };

@@ -98,8 +98,8 @@ async fn audit_cluster(
     }
     tell_of_nodes(&mut audited);
     let answered: BTreeSet<NodeName> = heads(&audited).map(|(node, _)| node.clone()).collect();
-    let (latest, quiesce) = (&audited.latest, arguments.quiesce);
-    let late = converge(session, cluster, &answered, latest, quiesce).await;
+    let (owed, quiesce) = (audited.owed(), arguments.quiesce);
+    let late = converge(session, cluster, &owed, quiesce).await;
     let documents = if arguments.no_documents {
         Compared::default()
     } else {
@@ -167,11 +167,28 @@ pub(crate) fn files(
 }
 
 fn nodes_table<'a>(rows: impl Iterator<Item = (String, &'a NodeJson)>) -> String {
-    let mut table = Table::new(&["NODE", "ROWS", "OLDEST", "NEWEST", "READ FROM"]);
+    let header = [
+        "NODE",
+        "ROWS",
+        "EVENTS",
+        "MISSED",
+        "BEHIND",
+        "NOT WANTED",
+        "PRUNED",
+        "OLDEST",
+        "NEWEST",
+        "READ FROM",
+    ];
+    let mut table = Table::new(&header);
     for (name, node) in rows {
         table.row([
             name,
             node.rows.to_string(),
+            node.held.to_string(),
+            node.missed.to_string(),
+            node.behind.to_string(),
+            node.not_wanted.to_string(),
+            node.pruned.to_string(),
             node.oldest.clone().unwrap_or_default(),
             node.newest.clone().unwrap_or_default(),
             node.read_from.clone(),

@@ -8,6 +8,9 @@ use cbddc_domain::replication::collection_of;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// How many findings that are alike are shown to people.
+const EXAMPLES_MAX: usize = 3;
+
 /// What an audit found; a part of the command's JSON.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct ReportJson {
@@ -21,8 +24,24 @@ pub(super) struct ReportJson {
     collections: BTreeMap<String, CollectionJson>,
     /// How many findings there are of each kind, notes included.
     counts: BTreeMap<&'static str, u64>,
-    /// The findings; of each kind the first thousand.
+    /// The findings that are alike, together, the worst first.
+    groups: Vec<GroupJson>,
+    /// The findings; of each kind the first 20,000.
     findings: Vec<FindingJson>,
+}
+
+/// Findings of one kind about events of one origin on the same nodes.
+#[derive(Debug, Clone, Serialize)]
+struct GroupJson {
+    kind: &'static str,
+    critical: bool,
+    cluster: String,
+    origin: String,
+    on: Vec<String>,
+    not_on: Vec<String>,
+    count: u64,
+    /// The first ones, as the table shows them.
+    examples: Vec<String>,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -61,6 +80,16 @@ pub(super) struct NodeJson {
     pub(super) read_from: String,
     /// Rows of its oplog.
     pub(super) rows: u64,
+    /// Different events that it holds. With the four that follow these are all events of the audit.
+    pub(super) held: u64,
+    /// Events that it lacks although it has seen later ones of the same origin.
+    pub(super) missed: u64,
+    /// Events that it has yet to get.
+    pub(super) behind: u64,
+    /// Events in collections that it does not want.
+    pub(super) not_wanted: u64,
+    /// Events that it lacks because they are older than what pruning has left there.
+    pub(super) pruned: u64,
     /// The oldest event.
     pub(super) oldest: Option<String>,
     /// The newest.
@@ -75,6 +104,11 @@ impl NodeJson {
             origin: origin.to_owned(),
             read_from: read_from.to_owned(),
             rows: count.rows,
+            held: count.held,
+            missed: count.lacks.missed,
+            behind: count.lacks.behind,
+            not_wanted: count.lacks.unwanted,
+            pruned: count.lacks.pruned,
             oldest: count.oldest_ms.map(exact_moment),
             newest: count.newest_ms.map(exact_moment),
         }
@@ -102,8 +136,10 @@ impl ReportJson {
             cluster: cluster.to_owned(),
             ..finding
         });
+        let findings: Vec<FindingJson> = findings.collect();
         let collections = report.collections.iter();
         Self {
+            groups: groups_of(&findings),
             found: report.is_bad() || late.iter().any(|late| late.kind.is_definite()),
             events: report.events(),
             everywhere: report.everywhere(),
@@ -117,7 +153,7 @@ impl ReportJson {
                 })
                 .collect(),
             counts,
-            findings: findings.collect(),
+            findings,
         }
     }
 
@@ -134,6 +170,7 @@ impl ReportJson {
         for (kind, count) in other.counts {
             *self.counts.entry(kind).or_default() += count;
         }
+        self.groups.extend(other.groups);
         self.findings.extend(other.findings);
     }
 
@@ -152,31 +189,74 @@ impl ReportJson {
             counts.row([(*kind).to_owned(), count.to_string()]);
         }
         text.push_str(&counts.render());
-        let header = [
-            "KIND", "EVENT", "ORIGIN", "WRITTEN", "ON", "NOT ON", "DETAIL",
-        ];
+        let header = ["KIND", "COUNT", "ORIGIN", "ON", "NOT ON", "FOR EXAMPLE"];
         let mut table = Table::new(&header);
-        for finding in &self.findings {
-            let event = if finding.collection.is_empty() && finding.key.is_empty() {
-                String::new()
-            } else {
-                let event = format!("{}/{}", finding.collection, finding.key);
-                collection_of(&finding.cluster, &event)
-            };
-            let critical = if finding.critical { " (critical)" } else { "" };
+        for group in &self.groups {
+            let critical = if group.critical { " (critical)" } else { "" };
             table.row([
-                format!("{}{critical}", finding.kind),
-                event,
-                finding.origin.clone(),
-                finding.written_at.clone(),
-                finding.on.join(","),
-                finding.not_on.join(","),
-                finding.detail.clone(),
+                format!("{}{critical}", group.kind),
+                group.count.to_string(),
+                group.origin.clone(),
+                group.on.join(","),
+                group.not_on.join(","),
+                group.examples.join("; "),
             ]);
         }
         text.push('\n');
         text.push_str(&table.render());
+        if self.findings.len() > self.groups.len() {
+            text.push_str("each of them, up to 20,000 of a kind: `-o json`\n");
+        }
         text
+    }
+}
+
+/// Puts together what is alike, in the order in which it was found.
+fn groups_of(findings: &[FindingJson]) -> Vec<GroupJson> {
+    type Key<'a> = (&'a str, bool, &'a str, &'a [String], &'a [String]);
+    let mut places: BTreeMap<Key<'_>, usize> = BTreeMap::new();
+    let mut groups: Vec<GroupJson> = Vec::new();
+    for finding in findings {
+        let of = finding;
+        let key = (of.kind, of.critical, &*of.origin, &*of.on, &*of.not_on);
+        let place = *places.entry(key).or_insert(groups.len());
+        if place == groups.len() {
+            groups.push(GroupJson {
+                kind: finding.kind,
+                critical: finding.critical,
+                cluster: finding.cluster.clone(),
+                origin: finding.origin.clone(),
+                on: finding.on.clone(),
+                not_on: finding.not_on.clone(),
+                count: 0,
+                examples: Vec::new(),
+            });
+        }
+        let group = &mut groups[place];
+        group.count += 1;
+        if group.examples.len() < EXAMPLES_MAX {
+            group.examples.push(finding.example());
+        }
+    }
+    groups
+}
+
+impl FindingJson {
+    /// The event, when it was written, and what else is to be said.
+    fn example(&self) -> String {
+        let mut parts = Vec::new();
+        if !self.collection.is_empty() || !self.key.is_empty() {
+            let event = format!("{}/{}", self.collection, self.key);
+            parts.push(collection_of(&self.cluster, &event));
+        }
+        if !self.written_at.is_empty() {
+            parts.push(format!("of {}", self.written_at));
+        }
+        match (parts.join(" "), self.detail.as_str()) {
+            (event, "") => event,
+            (event, detail) if event.is_empty() => detail.to_owned(),
+            (event, detail) => format!("{event}: {detail}"),
+        }
     }
 }
 
@@ -217,9 +297,9 @@ fn of_clock(late: &Late) -> FindingJson {
         written_at: exact_moment(late.wanted.0),
         on: Vec::new(),
         not_on: vec![late.node.to_string()],
-        detail: format!(
-            "its clock of that node stands at {}",
-            exact_moment(late.is.0)
-        ),
+        detail: match late.is {
+            Some(is) => format!("its clock of that node stands at {}", exact_moment(is.0)),
+            None => "its clock does not say how far it is with that node".to_owned(),
+        },
     }
 }
