@@ -7,7 +7,7 @@ use cbddc_domain::id::NodeName;
 use cbddc_domain::oplog::{Operation, OplogEntry};
 use cbddc_domain::proposer::MeshVerdict;
 use cbddc_domain::replication::{
-    Arrivals, ClusterShown, ClusterWatches, PeerView, Round, Topology,
+    Arrivals, ClusterShown, ClusterWatches, Group, PeerView, Round, Topology, group, reach_back,
 };
 use cbddc_proto::v1;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +16,10 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tonic::Status;
 use tonic::transport::Channel;
+
+/// How far back events are read at most where clocks differ: CBDDC nodes keep events for 24 h
+/// (`OplogRetentionHours`).
+const REACH_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// The pause between two looks at all nodes.
 const PAUSE: Duration = Duration::from_millis(400);
@@ -110,21 +114,37 @@ impl MeshChecker {
         self
     }
 
-    /// Lets events of this last while count.
+    /// Lets events of this last while count, and those from where on clocks differ, at most of a day.
     pub async fn begin_since(&self, window: Duration) {
         let outcomes = self.observe(i64::MAX / 2, 1).await;
-        let answers = outcomes
-            .values()
-            .filter_map(Outcome::ok)
-            .flat_map(|asked| answers(asked));
-        let now_ms = answers.clone().map(|answer| answer.wall_ms).min();
+        let asked = outcomes
+            .iter()
+            .filter_map(|(node, it)| Some((node, it.ok()?)));
+        let answers = asked.clone().flat_map(|(_, asked)| answers(asked));
+        let Some(now_ms) = answers.clone().map(|answer| answer.wall_ms).min() else {
+            return;
+        };
+        let back = |window: Duration| {
+            let window_ms = i64::try_from(window.as_millis()).unwrap_or(i64::MAX);
+            now_ms.saturating_sub(window_ms)
+        };
         // What one node has pruned and another has not proves nothing.
-        let pruned_ms = answers
-            .map(|answer| answer.pruned_wall_ms.saturating_add(1))
-            .max();
-        let window_ms = i64::try_from(window.as_millis()).unwrap_or(i64::MAX);
-        let since = now_ms.map(|now_ms| now_ms.saturating_sub(window_ms));
-        self.memory.lock().await.since_wall_ms = since.max(pruned_ms);
+        let pruned = answers.map(|answer| answer.pruned_wall_ms.saturating_add(1));
+        let pruned_ms = pruned.max().unwrap_or_default();
+        let mut clocks: BTreeMap<Group, Vec<VectorClock>> = BTreeMap::new();
+        for (node, asked) in asked {
+            for one in asked {
+                if let Ok(answer) = &one.answer {
+                    let of = group(&one.cluster, one.topology, node);
+                    let shown = clock(answer.clock_before.clone());
+                    clocks.entry(of).or_default().push(shown);
+                }
+            }
+        }
+        let floor_ms = back(REACH_MAX).max(pruned_ms);
+        let since = back(window).max(pruned_ms);
+        let reached = clocks.values().map(|of| reach_back(of, since, floor_ms));
+        self.memory.lock().await.since_wall_ms = reached.min();
     }
 
     /// A node of a wave is about to change: events from now on count. The moment is taken from the

@@ -30,6 +30,7 @@ mod finding;
 mod follow;
 mod ledger;
 mod progress;
+mod reach;
 mod rules;
 mod sights;
 #[cfg(test)]
@@ -40,6 +41,7 @@ pub use arrivals::Arrivals;
 pub use clusters::*;
 pub use finding::{Finding, FindingKind};
 pub use follow::{Findings, Follower, Question, TOLD_AGAIN_MS, WINDOW_MS};
+pub use reach::reach_back;
 pub use words::FINDINGS_TOLD_MAX;
 
 /// How long a watch looks for traffic by default before it passes without any, in milliseconds: CBDDC

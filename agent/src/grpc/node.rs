@@ -201,6 +201,7 @@ impl Services {
                 .as_ref()
                 .map_or(0, |bake| bake.until.left_ms(now).max(1)),
             alarms: node.alarm_words(),
+            findings: self.findings_now(),
             drained: node.stops.drained.as_ref().map(stopped),
             quarantined: node.stops.quarantined.as_ref().map(stopped),
             frozen: node.stops.freeze_at(now.wall_ms).map(|freeze| v1::Freeze {

@@ -8,7 +8,7 @@ use crate::error_chain;
 use cbddc_domain::documents::STEPS_MAX;
 use cbddc_domain::hlc::VectorClock;
 use cbddc_domain::phase::Phase;
-use cbddc_domain::replication::{Finding, Grade};
+use cbddc_domain::replication::{FINDINGS_TOLD_MAX, Finding, Grade};
 use cbddc_proto::convert::replication::{
     boundaries_to_proto, clock_to_proto, page_to_proto, part_to_proto,
 };
@@ -132,6 +132,18 @@ impl ReplicationService for Services {
 }
 
 impl Services {
+    /// What is found now, in sentences, notes left out.
+    pub(super) fn findings_now(&self) -> Vec<String> {
+        let found = self.findings.borrow();
+        let wrong = found.current.iter().filter(|it| it.kind.is_definite());
+        let told = wrong.take(FINDINGS_TOLD_MAX);
+        told.map(|it| match it.is_old {
+            true => format!("{} (as before the release that runs)", it.text),
+            false => it.text.clone(),
+        })
+        .collect()
+    }
+
     /// A cluster of the node, where it is configured and something runs behind it; without a name
     /// the first.
     pub(super) fn running_cluster(&self, name: &str) -> Result<ClusterAccess, Status> {

@@ -45,6 +45,8 @@ struct NodeStatus {
     unverified: bool,
     bake_left_ms: u64,
     alarms: Vec<String>,
+    /// What its agent finds wrong with replication now.
+    findings: Vec<String>,
     drained: Option<Stop>,
     quarantined: Option<Stop>,
     frozen: Option<Stop>,
@@ -86,6 +88,8 @@ struct Summary {
     unverified: Vec<NodeName>,
     /// States that a restore set aside, as `NODE: SNAPSHOT`.
     owed: Vec<String>,
+    /// What agents find wrong with replication now, a sentence each.
+    findings: Vec<String>,
     /// What triggers have come to, and what is stopped until further notice, as `NODE: SENTENCE`.
     stops: Vec<String>,
     /// The members that hold the issuing authority; `null`: no member said.
@@ -159,6 +163,7 @@ fn node_status(given: v1::GetStatusResponse) -> Result<NodeStatus, Malformed> {
         unverified: given.unverified,
         bake_left_ms: given.bake_left_ms,
         alarms: given.alarms,
+        findings: given.findings,
         drained: given.drained.map(stop),
         quarantined: given.quarantined.map(stop),
         frozen: given.frozen.map(|freeze| Stop {

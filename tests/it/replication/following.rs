@@ -1,7 +1,8 @@
 //! Agents find by themselves what goes wrong on their nodes, and write it down once.
 
-use super::LIMIT;
+use super::{DECLARED, LIMIT, declare};
 use cbddc_tests::mesh::{MeshOptions, TestMesh, Writer};
+use serde_json::Value;
 
 #[test]
 fn findings_are_in_the_journal_and_in_the_check() {
@@ -13,6 +14,7 @@ fn findings_are_in_the_journal_and_in_the_check() {
     }
     let mut mesh = mesh;
     for index in 0..3 {
+        declare(&mesh, index, &DECLARED);
         mesh.stop_agent(index);
         mesh.start_agent(index);
     }
@@ -24,7 +26,6 @@ fn findings_are_in_the_journal_and_in_the_check() {
         let clock = mesh.stats(2)?["clock"].clone();
         clock.as_object().filter(|clock| clock.len() == 3).map(drop)
     });
-    mesh.fault(1, "dup-every=5");
     mesh.fault(2, "stall-sync");
     let told = |mesh: &TestMesh, index: usize, word: &str| {
         let lines = mesh.journal(index);
@@ -36,14 +37,28 @@ fn findings_are_in_the_journal_and_in_the_check() {
         });
         of_word.count()
     };
-    mesh.wait_for("n2 tells of duplicates", LIMIT, |mesh| {
-        (told(mesh, 1, "duplicate:") > 0).then_some(())
-    });
     mesh.wait_for("n3 tells that it is stalled", LIMIT, |mesh| {
         (told(mesh, 2, "stalled:") > 0).then_some(())
     });
-    let line = ["replication", "check", "-o", "json", "--wait", "1s"];
-    let ran = mesh.cbctl(&line).expect(8);
+    // Clocks differ and stand still, also where nobody writes any more.
+    drop(writer);
+    let line = ["replication", "check", "-o", "json"];
+    let quiet = ["--since", "1s", "--quiesce", "2s", "--wait", "30s"];
+    let ran = mesh.cbctl(&[&line[..], &quiet[..]].concat()).expect(8);
+    let json = ran.json();
+    let findings = json["findings"].as_array().expect("findings");
+    let stalled = |it: &Value| it["kind"] == "stalled" && it["node"] == "n3";
+    assert_eq!(json["verdict"], "failed", "{ran}");
+    assert!(findings.iter().any(stalled), "{ran}");
+
+    let writer = Writer::start(&mesh, "orders");
+    mesh.fault(1, "dup-every=5");
+    mesh.wait_for("n2 tells of duplicates", LIMIT, |mesh| {
+        (told(mesh, 1, "duplicate:") > 0).then_some(())
+    });
+    let ran = mesh
+        .cbctl(&[&line[..], &["--wait", "1s"]].concat())
+        .expect(8);
     let json = ran.json();
     let found = json["found_by_agents"].as_array().expect("findings");
     let has = |kind: &str, node: &str| {
@@ -55,5 +70,6 @@ fn findings_are_in_the_journal_and_in_the_check() {
     assert!(!found.iter().any(|it| it["node"] == "n1"), "{ran}");
     // One line per kind and origin, however often it is seen: three nodes write.
     assert!(told(&mesh, 1, "duplicate:") <= 3);
-    drop(writer);
+    let ran = mesh.cbctl(&["status"]).expect(8);
+    assert!(ran.stdout.contains("replication: n3 is stalled"), "{ran}");
 }

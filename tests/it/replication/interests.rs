@@ -1,9 +1,8 @@
 //! A node that wants some collections only: it owes those, and nothing else.
 
-use super::{LIMIT, audit, counts, findings, kinds, restart};
+use super::{LIMIT, audit, counts, declare, findings, kinds, restart};
 use cbddc_tests::mesh::{MeshOptions, TestMesh, Writer, Written};
-use serde_json::{Value, json};
-use std::fs;
+use serde_json::json;
 use std::net::{Ipv4Addr, SocketAddr};
 
 /// The node that wants less.
@@ -11,13 +10,8 @@ const FEW: usize = 2;
 
 /// A mesh whose third node wants orders only.
 fn mesh() -> TestMesh {
-    let mut mesh = TestMesh::prepare(MeshOptions::default());
-    let path = mesh.node(FEW).folder.join("appsettings.json");
-    let text = fs::read_to_string(&path).expect("settings");
-    let mut settings: Value = serde_json::from_str(&text).expect("JSON");
-    settings["Fixture"]["Interests"] = json!(["orders"]);
-    fs::write(&path, settings.to_string()).expect("they can be written");
-    (0..mesh.len()).for_each(|index| mesh.start_agent(index));
+    let mesh = TestMesh::start(MeshOptions::default());
+    declare(&mesh, FEW, &["orders"]);
     mesh.make_build("1.0", "");
     mesh.first_release("1.0");
     mesh.wait_until_all_run("1.0", LIMIT);

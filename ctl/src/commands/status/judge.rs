@@ -28,6 +28,9 @@ pub(super) fn summary(rows: &[NodeRow<NodeStatus>], file: &BTreeSet<NodeName>) -
     let owed = answers
         .iter()
         .flat_map(|(node, status)| status.owed.iter().map(move |id| format!("{node}: {id}")));
+    let findings = answers
+        .iter()
+        .flat_map(|(_, status)| status.findings.iter().cloned());
     Summary {
         decided: decided.map(Into::into),
         voters_reached: reached.count(),
@@ -36,6 +39,7 @@ pub(super) fn summary(rows: &[NodeRow<NodeStatus>], file: &BTreeSet<NodeName>) -
         stuck: stuck.map(|(node, _)| (*node).clone()).collect(),
         unverified: unverified.map(|(node, _)| (*node).clone()).collect(),
         owed: owed.collect(),
+        findings: findings.collect(),
         stops: stops(&answers),
         issuers: None,
         voteless: Vec::new(),
@@ -159,6 +163,9 @@ pub(super) fn exit(rows: &[NodeRow<NodeStatus>], summary: &Summary) -> Exit {
     if !summary.in_doubt.is_empty() || !summary.stuck.is_empty() {
         return Exit::InDoubt;
     }
+    if !summary.findings.is_empty() {
+        return Exit::FoundWrong;
+    }
     let settled = |row: &NodeRow<NodeStatus>| {
         row.result
             .as_ref()
@@ -214,6 +221,9 @@ pub(super) fn sentences(summary: &Summary) -> String {
             text,
             "stuck: {node} needs a person, see `cbctl status -o json`"
         );
+    }
+    for finding in &summary.findings {
+        let _ = writeln!(text, "replication: {finding}");
     }
     for stop in &summary.stops {
         let _ = writeln!(text, "{stop}");
