@@ -7,7 +7,8 @@ use cbddc_domain::id::NodeName;
 use cbddc_domain::oplog::{Operation, OplogEntry};
 use cbddc_domain::proposer::MeshVerdict;
 use cbddc_domain::replication::{
-    Arrivals, ClusterShown, ClusterWatches, Group, PeerView, Round, Topology, group, reach_back,
+    Accepted, Arrivals, ClusterShown, ClusterWatches, Group, PeerView, Round, Topology, group,
+    reach_back,
 };
 use cbddc_proto::v1;
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,6 +36,8 @@ pub struct MeshChecker {
     quiesce: Option<Duration>,
     patience: Option<Duration>,
     accepts_unproven: bool,
+    accepted: Option<Accepted>,
+    only_looks: bool,
     began: Instant,
     memory: Mutex<Memory>,
 }
@@ -79,6 +82,8 @@ impl MeshChecker {
             quiesce: None,
             patience: None,
             accepts_unproven: false,
+            accepted: None,
+            only_looks: false,
             began: Instant::now(),
             memory: Mutex::default(),
         }
@@ -114,15 +119,29 @@ impl MeshChecker {
         self
     }
 
+    /// Takes what was found before the rollout as it is.
+    pub fn with_accepted(mut self, accepted: Option<Accepted>) -> Self {
+        self.accepted = accepted;
+        self
+    }
+
+    /// Lets no agent write an event on purpose.
+    pub fn only_looking(mut self) -> Self {
+        self.only_looks = true;
+        self
+    }
+
     /// Lets events of this last while count, and those from where on clocks differ, at most of a day.
-    pub async fn begin_since(&self, window: Duration) {
+    ///
+    /// Returns how long that is, in milliseconds; zero: nobody could be looked at.
+    pub async fn begin_since(&self, window: Duration) -> u64 {
         let outcomes = self.observe(i64::MAX / 2, 1).await;
         let asked = outcomes
             .iter()
             .filter_map(|(node, it)| Some((node, it.ok()?)));
         let answers = asked.clone().flat_map(|(_, asked)| answers(asked));
         let Some(now_ms) = answers.clone().map(|answer| answer.wall_ms).min() else {
-            return;
+            return 0;
         };
         let back = |window: Duration| {
             let window_ms = i64::try_from(window.as_millis()).unwrap_or(i64::MAX);
@@ -144,7 +163,12 @@ impl MeshChecker {
         let floor_ms = back(REACH_MAX).max(pruned_ms);
         let since = back(window).max(pruned_ms);
         let reached = clocks.values().map(|of| reach_back(of, since, floor_ms));
-        self.memory.lock().await.since_wall_ms = reached.min();
+        let begins_ms = reached.min();
+        self.memory.lock().await.since_wall_ms = begins_ms;
+        let reach_ms = begins_ms.map(|begins_ms| now_ms.saturating_sub(begins_ms));
+        reach_ms
+            .and_then(|ms| u64::try_from(ms).ok())
+            .unwrap_or_default()
     }
 
     /// A node of a wave is about to change: events from now on count. The moment is taken from the
@@ -252,6 +276,7 @@ impl MeshChecker {
     fn new_watch(&self, since_wall_ms: i64) -> ClusterWatches {
         let mut watch =
             ClusterWatches::new(since_wall_ms).accepting_unproven(self.accepts_unproven);
+        watch = watch.with_accepted(self.accepted.clone());
         if let Some(patience) = self.patience {
             watch = watch.with_patience(u64::try_from(patience.as_millis()).unwrap_or(u64::MAX));
         }
@@ -282,6 +307,7 @@ impl MeshChecker {
         since_wall_ms: i64,
         limit: u32,
     ) -> BTreeMap<NodeName, Outcome<Vec<Asked>>> {
+        let only_look = self.only_looks;
         let call = move |_, channel: Channel| async move {
             let mut asked = Vec::new();
             for (cluster, topology) in clusters_of(channel.clone()).await? {
@@ -289,6 +315,7 @@ impl MeshChecker {
                     since_wall_ms,
                     limit,
                     cluster: cluster.clone(),
+                    only_look,
                 };
                 let mut client = client::health(channel.clone());
                 let answer = client.observe_replication(request).await;

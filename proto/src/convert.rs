@@ -203,6 +203,7 @@ impl From<&Plan> for v1::Plan {
             }),
             started_by: plan.started_by.clone(),
             reason: plan.reason.clone(),
+            accepted: plan.accepted.as_ref().map(Into::into),
         }
     }
 }
@@ -253,6 +254,7 @@ impl TryFrom<v1::Plan> for Plan {
             timing: required("plan.timing", plan.timing)?.try_into()?,
             started_by: text("plan.started_by", plan.started_by)?,
             reason: text("plan.reason", plan.reason)?,
+            accepted: plan.accepted.map(TryInto::try_into).transpose()?,
         })
     }
 }

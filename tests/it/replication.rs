@@ -2,6 +2,7 @@
 
 mod calm;
 mod contents;
+mod damaged;
 mod faults;
 mod following;
 mod hosted;

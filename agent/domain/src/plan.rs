@@ -2,6 +2,7 @@
 
 use crate::id::NodeName;
 use crate::release::Release;
+use crate::replication::Accepted;
 use serde::{Deserialize, Serialize};
 
 /// What a rollout is going to do. Every agent that takes part stores it, so that any client can go
@@ -22,6 +23,9 @@ pub struct Plan {
     pub started_by: String,
     /// Why.
     pub reason: String,
+    /// What was wrong with replication before, where that is taken as it is.
+    #[serde(default)]
+    pub accepted: Option<Accepted>,
 }
 
 impl Plan {

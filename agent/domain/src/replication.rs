@@ -24,6 +24,7 @@ use sights::{Moment, Table};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use words::{Report, list};
 
+mod accepted;
 mod arrivals;
 mod clusters;
 mod finding;
@@ -37,6 +38,7 @@ mod sights;
 mod tests;
 mod words;
 
+pub use accepted::{ACCEPTED_MAX, ACCEPTED_TEXT_MAX, Accepted, Known};
 pub use arrivals::Arrivals;
 pub use clusters::*;
 pub use finding::{Finding, FindingKind};
@@ -97,10 +99,16 @@ pub struct Round {
     pub findings: Vec<Finding>,
     /// One sentence per kind and node for the definite findings, for a cause.
     pub headlines: Vec<String>,
+    /// How often each kind was found on each node; without notes, with what is accepted.
+    pub totals: Vec<Known>,
+    /// Nodes that lack events which were there in an earlier round, or lag.
+    pub late: BTreeSet<NodeName>,
     /// What is not there yet, in sentences.
     pub waiting: Vec<String>,
     /// Per collection, the events of the window that arrived everywhere exactly once.
     pub moved: BTreeMap<String, u64>,
+    /// Nodes of which nothing was asked, because they lacked events before and that was accepted.
+    pub excused: BTreeSet<NodeName>,
     /// Target collections of which no event was seen to arrive everywhere.
     pub unproven: BTreeSet<String>,
 }
@@ -129,6 +137,13 @@ impl Round {
                 list(&names)
             )
         };
+        if !self.excused.is_empty() {
+            let names: Vec<&str> = self.excused.iter().map(NodeName::as_str).collect();
+            proof.push_str(&format!(
+                "; not asked of {}, as accepted before",
+                list(&names)
+            ));
+        }
         if !self.unproven.is_empty() {
             let names: Vec<&str> = self.unproven.iter().map(String::as_str).collect();
             proof.push_str(&format!(
@@ -164,6 +179,8 @@ pub struct MeshWatch {
     patience_ms: u64,
     stalled_rounds: u32,
     accepts_unproven: bool,
+    accepted: Option<Accepted>,
+    began_ms: Option<u64>,
     now_ms: u64,
     arrivals: Arrivals,
     ledger: Ledger,
@@ -192,6 +209,8 @@ impl MeshWatch {
             patience_ms: PATIENCE_MS,
             stalled_rounds: STALLED_ROUNDS,
             accepts_unproven: false,
+            accepted: None,
+            began_ms: None,
             now_ms: 0,
             arrivals: Arrivals::default(),
             ledger: Ledger::new(),
@@ -222,6 +241,13 @@ impl MeshWatch {
     /// arrive. Without it, such a collection is waited for as long as anybody goes on looking.
     pub fn accepting_unproven(mut self, accepts: bool) -> Self {
         self.accepts_unproven = accepts;
+        self
+    }
+
+    /// Takes what was found before as it is: only what is new fails the check, and nodes that lacked
+    /// events then are not waited for.
+    pub fn with_accepted(mut self, accepted: Option<Accepted>) -> Self {
+        self.accepted = accepted;
         self
     }
 
@@ -260,7 +286,7 @@ impl MeshWatch {
         let everybody = !shown.is_empty() && shown.len() == views.len() && unreachable.is_empty();
         // The table borrows the ledger, and the rest of the watch changes meanwhile.
         let ledger = std::mem::replace(&mut self.ledger, Ledger::new());
-        let table = Table::new(&ledger, &shown);
+        let table = Table::new(&ledger, &shown, self.accepted.as_ref());
         let mut suspicions = Suspicions {
             before: std::mem::take(&mut self.suspected),
             ..Suspicions::default()
@@ -277,7 +303,12 @@ impl MeshWatch {
         }
         self.suspected = suspicions.now;
         self.ledger = ledger;
-        (round.findings, round.headlines) = report.finish();
+        let elapsed_ms = self.now_ms - *self.began_ms.get_or_insert(self.now_ms);
+        let accepted = self.accepted.as_ref();
+        let allows = |kind, node: &NodeName| {
+            accepted.map_or(0, |accepted| accepted.allows(kind, node, elapsed_ms))
+        };
+        (round.findings, round.headlines, round.totals) = report.finish(allows);
         bound(&mut round.waiting);
         round
     }

@@ -111,6 +111,13 @@ pub struct PlanArgs {
     /// Why, in words, for the journal.
     #[arg(long, default_value = "")]
     pub reason: String,
+    /// Begin although something is wrong with replication before anything changes, and say why. It is
+    /// written down, and from then on only what is new counts.
+    #[arg(long, value_name = "REASON")]
+    pub accept_findings: Option<String>,
+    /// How long the nodes may take to agree before anything changes.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    pub agree: Duration,
 }
 
 /// What the mesh check after a wave takes for proof.

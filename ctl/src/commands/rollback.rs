@@ -345,6 +345,7 @@ impl Choice {
                 timing,
                 started_by: person.clone(),
                 reason: reason.clone(),
+                accepted: None,
             },
             draft: Draft {
                 kind: RecordKind::Rollback,

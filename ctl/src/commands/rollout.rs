@@ -1,5 +1,6 @@
 //! `cbctl rollout`.
 
+mod before;
 mod look;
 mod planning;
 
@@ -28,9 +29,10 @@ pub(super) async fn run(
     match command {
         RolloutCommand::Plan(arguments) => {
             let survey = Survey::take(session).await?;
-            let plan = planning::plan(&arguments, session, &survey).await?;
+            let mut plan = planning::plan(&arguments, session, &survey).await?;
+            let found = before::look(&arguments, session, &survey, &mut plan).await;
             planning::print(&plan, &survey, output)?;
-            Ok(Exit::Done)
+            found.map(|()| Exit::Done)
         }
         RolloutCommand::Start(arguments) => start(&arguments, session, output).await,
         RolloutCommand::Status { id } => look::status(id.as_deref(), session, output).await,
@@ -42,8 +44,10 @@ pub(super) async fn run(
 
 async fn start(arguments: &StartArgs, session: &Session, output: Output) -> Result<Exit, CtlError> {
     let survey = Survey::take(session).await?;
-    let plan = planning::plan(&arguments.plan, session, &survey).await?;
+    let mut plan = planning::plan(&arguments.plan, session, &survey).await?;
+    let found = before::look(&arguments.plan, session, &survey, &mut plan).await;
     eprint!("{}", planning::text(&plan, &survey));
+    found?;
     if plan.targets().next().is_none()
         && survey
             .decided()
@@ -82,6 +86,7 @@ async fn finish(
     let say = &mut |line: &str| eprintln!("{line}");
     let checker = MeshChecker::new(session.clone(), proposal.members.clone())
         .with_patience(proof.patience)
+        .with_accepted(proposal.plan.accepted.clone())
         .accepting_unproven(proof.accept_unproven);
     let outcome = drive_checked(session, proposal.clone(), checker, say).await?;
     ending::conclude(session, &proposal, outcome, &absent, output).await

@@ -112,6 +112,7 @@ fn proposal(
             timing,
             started_by: person.clone(),
             reason: reason.to_owned(),
+            accepted: None,
         },
         draft: Draft {
             kind,

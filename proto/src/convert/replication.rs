@@ -1,11 +1,12 @@
 //! Events by columns, clocks and boundaries.
 
-use super::Malformed;
+use super::{Malformed, bounded, names, text};
 use crate::v1;
 use cbddc_domain::audit::{Boundaries, Link, OddLinks, Page, PageRow};
 use cbddc_domain::documents::{ContentDigest, DocumentRow, Part};
 use cbddc_domain::hlc::VectorClock;
 use cbddc_domain::oplog::Operation;
+use cbddc_domain::replication::{ACCEPTED_MAX, ACCEPTED_TEXT_MAX, Accepted, FindingKind, Known};
 use std::collections::BTreeMap;
 
 /// The most rows in a page.
@@ -235,6 +236,49 @@ pub fn part_from_proto(message: v1::ReadDigestsResponse) -> Result<Part, Malform
     }
     let digests = message.digests.iter().map(|bytes| digest(bytes));
     Ok(Part::Divided(digests.collect::<Result<_, Malformed>>()?))
+}
+
+impl From<&Accepted> for v1::AcceptedFindings {
+    fn from(accepted: &Accepted) -> Self {
+        let found = |known: &Known| v1::AcceptedFinding {
+            cluster: known.cluster.clone(),
+            node: known.node.to_string(),
+            kind: known.kind.as_str().to_owned(),
+            count: known.count,
+            text: known.text.clone(),
+        };
+        Self {
+            reason: accepted.reason.clone(),
+            window_ms: accepted.window_ms,
+            found: accepted.found.iter().map(found).collect(),
+            late: accepted.late.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+impl TryFrom<v1::AcceptedFindings> for Accepted {
+    type Error = Malformed;
+
+    fn try_from(given: v1::AcceptedFindings) -> Result<Self, Malformed> {
+        bounded("accepted.found", given.found.len(), ACCEPTED_MAX)?;
+        let found = given.found.into_iter().map(|known| {
+            bounded("accepted.found.text", known.text.len(), ACCEPTED_TEXT_MAX)?;
+            Ok(Known {
+                cluster: text("accepted.found.cluster", known.cluster)?,
+                node: known.node.parse()?,
+                kind: FindingKind::from_word(&known.kind)
+                    .ok_or(Malformed::UnknownValue("accepted.found.kind"))?,
+                count: known.count,
+                text: known.text,
+            })
+        });
+        Ok(Self {
+            reason: text("accepted.reason", given.reason)?,
+            window_ms: given.window_ms,
+            found: found.collect::<Result<_, Malformed>>()?,
+            late: names("accepted.late", given.late)?,
+        })
+    }
 }
 
 #[cfg(test)]

@@ -423,6 +423,7 @@ fn plan_of(release: Release, holder: &str) -> Plan {
         timing: TIMING,
         started_by: holder.to_owned(),
         reason: "simulated".into(),
+        accepted: None,
     }
 }
 

@@ -46,6 +46,7 @@ fn proposal(kind: ProposalKind) -> Proposal {
         timing: Timing::default(),
         started_by: "ana".into(),
         reason: "why not".into(),
+        accepted: None,
     };
     let draft = Draft {
         kind: RecordKind::Rollout,

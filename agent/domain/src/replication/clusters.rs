@@ -5,7 +5,7 @@
 //! the topology `hosted` a server only responds, and clients out of our reach carry the events: each
 //! server is judged by what it shows itself, and never by what another one holds.
 
-use super::{Arrivals, Finding, MeshWatch, PeerView, Round, words};
+use super::{Accepted, Arrivals, Finding, Known, MeshWatch, PeerView, Round, words};
 use crate::id::NodeName;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -115,6 +115,7 @@ pub struct ClusterWatches {
     stalled_rounds: Option<u32>,
     patience_ms: Option<u64>,
     accepts_unproven: bool,
+    accepted: Option<Accepted>,
     now_ms: u64,
     watches: BTreeMap<Group, MeshWatch>,
 }
@@ -127,6 +128,7 @@ impl ClusterWatches {
             stalled_rounds: None,
             patience_ms: None,
             accepts_unproven: false,
+            accepted: None,
             now_ms: 0,
             watches: BTreeMap::new(),
         }
@@ -147,6 +149,12 @@ impl ClusterWatches {
     /// As [`MeshWatch::accepting_unproven`].
     pub fn accepting_unproven(mut self, accepts: bool) -> Self {
         self.accepts_unproven = accepts;
+        self
+    }
+
+    /// As [`MeshWatch::with_accepted`].
+    pub fn with_accepted(mut self, accepted: Option<Accepted>) -> Self {
+        self.accepted = accepted;
         self
     }
 
@@ -210,7 +218,10 @@ impl ClusterWatches {
                 continue;
             }
             let cluster = of.0.clone();
-            let watch = self.watches.remove(&of).unwrap_or_else(|| self.new_watch());
+            let watch = self
+                .watches
+                .remove(&of)
+                .unwrap_or_else(|| self.new_watch(&cluster));
             let watch = self.watches.entry(of).or_insert(watch);
             watch.at(self.now_ms);
             add(&mut all, &cluster, watch.observe(&views, &failed));
@@ -219,8 +230,9 @@ impl ClusterWatches {
         all
     }
 
-    fn new_watch(&self) -> MeshWatch {
-        let watch = MeshWatch::new(self.since_wall_ms);
+    fn new_watch(&self, cluster: &str) -> MeshWatch {
+        let accepted = self.accepted.as_ref().map(|it| it.of_cluster(cluster));
+        let watch = MeshWatch::new(self.since_wall_ms).with_accepted(accepted);
         let mut watch = watch.accepting_unproven(self.accepts_unproven);
         if let Some(patience_ms) = self.patience_ms {
             watch = watch.with_patience(patience_ms);
@@ -244,6 +256,14 @@ fn add(all: &mut Round, cluster: &str, round: Round) {
         texts.map(|text| of_cluster(cluster, &text))
     };
     all.headlines.extend(told(round.headlines));
+    all.totals
+        .extend(round.totals.into_iter().map(|known| Known {
+            cluster: cluster.to_owned(),
+            text: of_cluster(cluster, &known.text),
+            ..known
+        }));
+    all.late.extend(round.late);
+    all.excused.extend(round.excused);
     all.waiting.extend(told(round.waiting));
     for (collection, count) in round.moved {
         let name = collection_of(cluster, &collection);

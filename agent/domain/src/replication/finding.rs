@@ -2,10 +2,12 @@
 
 use super::Grade;
 use crate::id::NodeName;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// What was found to be wrong, the worst first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum FindingKind {
     /// The node refuses the cluster's token.
     AuthRefused,
@@ -64,6 +66,32 @@ impl FindingKind {
             | Self::NotJoined => true,
             Self::Lagging | Self::SnapshotSwapped | Self::NoHash | Self::UnknownHash => false,
         }
+    }
+
+    /// All of them, the worst first.
+    pub const ALL: [Self; 17] = [
+        Self::AuthRefused,
+        Self::SharedId,
+        Self::Missed,
+        Self::NotPassedOn,
+        Self::Lost,
+        Self::Duplicate,
+        Self::Fork,
+        Self::Tampered,
+        Self::ChainGap,
+        Self::PayloadDiffers,
+        Self::ClockAhead,
+        Self::Stalled,
+        Self::NotJoined,
+        Self::Lagging,
+        Self::SnapshotSwapped,
+        Self::NoHash,
+        Self::UnknownHash,
+    ];
+
+    /// The kind of this word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == word)
     }
 
     /// The word for machines.

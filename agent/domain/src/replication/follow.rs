@@ -10,6 +10,7 @@
 //! What was there before the running release was activated is told like anything else, and is marked:
 //! it is not this release's doing.
 
+use super::accepted::as_before;
 use super::sights::Moment;
 use super::{Finding, FindingKind, Grade, of_cluster};
 use crate::audit::{AuditReport, EventFinding};
@@ -240,7 +241,9 @@ impl Follower {
         let found = found.map(|((kind, origin, grade), group)| {
             let key = (kind, origin.to_owned(), grade);
             let rate = before.counts.get(&key).copied().unwrap_or_default();
-            let is_old = group.fresh <= as_before(rate, now_ms.saturating_sub(before.since_ms));
+            // A look reaches no further back than the window.
+            let ran_ms = now_ms.saturating_sub(before.since_ms).min(WINDOW_MS);
+            let is_old = group.fresh <= as_before(rate, WINDOW_MS, ran_ms);
             let verb = kind.verb(usize::try_from(group.count).unwrap_or(usize::MAX));
             let text = format!("{} {verb}{}", self.node, group.first);
             self.finding(kind, origin, grade, &text, is_old)
@@ -309,15 +312,6 @@ impl Group {
             fresh: 0,
         }
     }
-}
-
-/// How many are no more than before, where `before` were found in the window: twice the same rate.
-fn as_before(before: u64, ran_ms: u64) -> u64 {
-    let part = ran_ms.min(WINDOW_MS);
-    before
-        .saturating_mul(2)
-        .saturating_mul(part)
-        .div_ceil(WINDOW_MS)
 }
 
 fn event(found: &EventFinding) -> (FindingKind, String, Moment) {

@@ -6,6 +6,7 @@
 use super::sights::{Moment, Sight, Table};
 use super::words::{Report, list, plain, utc};
 use super::{CLOCK_AHEAD_ROUNDS, FindingKind, Goal, MeshWatch, Round};
+use crate::id::NodeName;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 impl MeshWatch {
@@ -28,7 +29,9 @@ impl MeshWatch {
         } else {
             BTreeMap::new()
         };
+        let excused = table.sights.iter().filter(|sight| sight.is_excused);
         let mut round = Round {
+            excused: excused.map(|sight| sight.name.clone()).collect(),
             unproven: unproven(table, &moved),
             moved,
             ..Round::default()
@@ -38,7 +41,7 @@ impl MeshWatch {
         }
         let not_there = match &self.goal {
             None => vec!["one more round is needed to compare with".to_owned()],
-            Some(goal) => not_there(table, goal),
+            Some(goal) => not_there(table, goal, &mut round.late),
         };
         self.watch_standing(table, report);
         self.watch_clocks_ahead(table, everybody, report);
@@ -171,7 +174,7 @@ fn nothing_yet(round: &Round) -> String {
 }
 
 /// What of the goal has not been reached, a sentence per node and cause.
-fn not_there(table: &Table<'_>, goal: &Goal) -> Vec<String> {
+fn not_there(table: &Table<'_>, goal: &Goal, late: &mut BTreeSet<NodeName>) -> Vec<String> {
     let mut sentences = Vec::new();
     let of_goal: Vec<u32> = table
         .order
@@ -179,11 +182,13 @@ fn not_there(table: &Table<'_>, goal: &Goal) -> Vec<String> {
         .copied()
         .filter(|event| *event < goal.events && !table.is_settled(*event))
         .collect();
-    for sight in &table.sights {
+    let asked = || table.sights.iter().filter(|sight| !sight.is_excused);
+    for sight in asked() {
         let lacks = |event: &&u32| sight.wants(table.event(**event)) && !sight.holds(**event);
         let mut lacking = of_goal.iter().filter(lacks);
         if let Some(first) = lacking.next() {
             let rest = lacking.count();
+            late.insert(sight.name.clone());
             let more = if rest == 0 {
                 String::new()
             } else {
@@ -203,8 +208,9 @@ fn not_there(table: &Table<'_>, goal: &Goal) -> Vec<String> {
         ));
     }
     let last = last_held(table, goal);
-    for sight in &table.sights {
+    for sight in asked() {
         for (origin, wanted, is) in behind(table, sight, &last) {
+            late.insert(sight.name.clone());
             let text = lagging(table, &origin, wanted, is);
             sentences.push(format!("{} lags: {text}", sight.name));
         }

@@ -1,8 +1,8 @@
 //! One round in numbers: who holds which row how often, who wants it, and whose clock covers it.
 
-use super::PeerView;
 use super::ledger::{Event, Ledger, NO_HASH};
 use super::words::{list, plain, utc};
+use super::{Accepted, PeerView};
 use crate::id::NodeName;
 use crate::oplog::HashCheck;
 use std::collections::BTreeMap;
@@ -30,6 +30,8 @@ pub(super) struct Sight<'a> {
     pub(super) hashless: Vec<bool>,
     /// Per collection: whether it is interested.
     pub(super) wants: Vec<bool>,
+    /// It lacked events before the rollout, and that is taken as it is.
+    pub(super) is_excused: bool,
 }
 
 impl<'a> Sight<'a> {
@@ -56,6 +58,7 @@ impl<'a> Sight<'a> {
             clock: vec![None; origins],
             hashless: vec![false; origins],
             wants: ledger.collections.texts().iter().map(is_wanted).collect(),
+            is_excused: false,
         };
         for (origin, moment) in &view.clock_before.0 {
             if let Some(origin) = ledger.origins.find(origin) {
@@ -135,11 +138,15 @@ impl<'a> Table<'a> {
     pub(super) fn new(
         ledger: &'a Ledger,
         shown: &[(u32, &'a NodeName, &'a PeerView, Vec<u32>)],
+        accepted: Option<&Accepted>,
     ) -> Self {
-        let sights: Vec<Sight<'a>> = shown
+        let mut sights: Vec<Sight<'a>> = shown
             .iter()
             .map(|(number, name, view, rows)| Sight::new(name, *number, view, rows, ledger))
             .collect();
+        for sight in &mut sights {
+            sight.is_excused = accepted.is_some_and(|it| it.excuses(sight.name));
+        }
         let mut writers = vec![None; ledger.origins.len()];
         for (place, sight) in sights.iter().enumerate() {
             if let Some(origin) = ledger.origins.find(&sight.view.origin) {
@@ -239,7 +246,7 @@ impl<'a> Table<'a> {
         let mut holders = 0;
         for sight in &self.sights {
             match sight.of_event[event as usize] {
-                0 if sight.wants(it) => return false,
+                0 if sight.wants(it) && !sight.is_excused => return false,
                 0 => {}
                 1 => holders += 1,
                 _ => return false,
@@ -255,7 +262,7 @@ impl<'a> Table<'a> {
         let mut held = false;
         for sight in &self.sights {
             held |= sight.holds(event);
-            if sight.wants(it) && !sight.holds(event) {
+            if sight.wants(it) && !sight.holds(event) && !sight.is_excused {
                 return false;
             }
         }

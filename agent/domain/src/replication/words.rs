@@ -1,6 +1,6 @@
 //! The sentences of findings, and how many of them are told.
 
-use super::{Finding, FindingKind, Grade};
+use super::{Finding, FindingKind, Grade, Known};
 use crate::id::NodeName;
 use std::collections::BTreeMap;
 
@@ -117,10 +117,15 @@ impl Report {
         }
     }
 
-    /// The findings, and the headlines of the definite ones: one per kind and node.
-    pub(super) fn finish(self) -> (Vec<Finding>, Vec<String>) {
+    /// The findings, the headlines of the definite ones that are more than `allows` says, one per kind
+    /// and node, and how many there are of each.
+    pub(super) fn finish(
+        self,
+        allows: impl Fn(FindingKind, &NodeName) -> u64,
+    ) -> (Vec<Finding>, Vec<String>, Vec<Known>) {
         let mut findings = Vec::new();
         let mut headlines = Vec::new();
+        let mut totals = Vec::new();
         let missed: Vec<NodeName> = self
             .buckets
             .keys()
@@ -134,8 +139,18 @@ impl Report {
             let headline = format!("{node} {}{first}", kind.verb(bucket.count));
             // A missed event leaves a gap: one cause, told once.
             let told_already = kind == FindingKind::ChainGap && missed.contains(&node);
-            if kind.is_definite() && !told_already {
+            let count = bucket.count as u64;
+            if kind.is_definite() && !told_already && count > allows(kind, &node) {
                 headlines.push(headline.clone());
+            }
+            if kind.is_definite() {
+                totals.push(Known {
+                    cluster: String::new(),
+                    node: node.clone(),
+                    kind,
+                    count,
+                    text: headline.clone(),
+                });
             }
             if !kind.is_definite() {
                 findings.push(Finding {
@@ -174,7 +189,7 @@ impl Report {
                 });
             }
         }
-        (findings, headlines)
+        (findings, headlines, totals)
     }
 }
 

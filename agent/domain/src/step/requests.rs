@@ -55,6 +55,8 @@ impl Turn<'_> {
                 None => Phase::Steady { running },
             };
         }
+        let plan = prepare.plan.as_ref();
+        let accepted = plan.and_then(|plan| Some(plan.accepted.as_ref()?.words(&plan.started_by)));
         if let Some(plan) = prepare.plan {
             for entry in &mut self.node.rollouts {
                 if entry.outcome.is_none() && entry.plan.id == plan.id {
@@ -77,6 +79,9 @@ impl Turn<'_> {
             prepare.epoch,
             format!("promised to {} for {}", prepare.holder, prepare.what),
         );
+        if let Some(words) = accepted {
+            self.say_of("findings_accepted", prepare.epoch, words);
+        }
         Ok(())
     }
 

@@ -113,6 +113,7 @@ pub fn proposal(
             },
             started_by: author.clone(),
             reason: reason.clone(),
+            accepted: None,
         },
         draft: Draft {
             kind: RecordKind::Rollback,

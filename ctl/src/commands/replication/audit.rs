@@ -240,6 +240,7 @@ async fn now_on(session: &Session, nodes: &BTreeSet<NodeName>) -> i64 {
         since_wall_ms: i64::MAX / 2,
         limit: 1,
         cluster: String::new(),
+        only_look: true,
     };
     let call = move |_, channel| {
         let request = request.clone();

@@ -24,6 +24,8 @@ struct PlanJson {
     whole_mesh: bool,
     nodes: Vec<ChangeJson>,
     timing: TimingJson,
+    /// What is wrong with replication now and is taken as it is, in a sentence.
+    accepted: Option<String>,
 }
 
 /// What would change on one node.
@@ -98,6 +100,7 @@ pub(super) async fn plan(
         } else {
             arguments.reason.clone()
         },
+        accepted: None,
     })
 }
 
@@ -221,7 +224,11 @@ pub(super) fn text(plan: &Plan, survey: &Survey) -> String {
             },
         ]);
     }
-    table.render()
+    let mut text = table.render();
+    if let Some(accepted) = json.accepted {
+        text.push_str(&format!("{accepted}\n"));
+    }
+    text
 }
 
 fn json(plan: &Plan, survey: &Survey) -> PlanJson {
@@ -255,6 +262,7 @@ fn json(plan: &Plan, survey: &Survey) -> PlanJson {
             soak_ms: timing.soak_ms,
             bake_ms: timing.bake_ms,
         },
+        accepted: plan.accepted.as_ref().map(|it| it.words(&plan.started_by)),
     }
 }
 

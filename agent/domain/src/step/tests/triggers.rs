@@ -72,6 +72,7 @@ pub(super) fn baking(policy: Policy) -> Bench {
             },
             started_by: "ana".into(),
             reason: "a test".into(),
+            accepted: None,
         },
         started_wall_ms: 0,
         outcome: None,
