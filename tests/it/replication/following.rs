@@ -51,7 +51,7 @@ fn findings_are_in_the_journal_and_in_the_check() {
     assert_eq!(json["verdict"], "failed", "{ran}");
     assert!(findings.iter().any(stalled), "{ran}");
 
-    let writer = Writer::start(&mesh, "orders");
+    let _writer = Writer::start(&mesh, "orders");
     mesh.fault(1, "dup-every=5");
     mesh.wait_for("n2 tells of duplicates", LIMIT, |mesh| {
         (told(mesh, 1, "duplicate:") > 0).then_some(())
