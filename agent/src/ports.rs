@@ -70,6 +70,13 @@ pub trait Supervisor: Send + Sync {
     async fn commands(&self) -> Result<Vec<Vec<String>>, EffectError>;
     /// What runs now.
     async fn state(&self) -> Result<UnitState, EffectError>;
+    /// The processes of the node that run now, the first one first.
+    async fn processes(&self) -> Result<Vec<u32>, EffectError> {
+        Ok(match self.state().await? {
+            UnitState::Running { pid, .. } => vec![pid],
+            UnitState::Stopped { .. } => Vec::new(),
+        })
+    }
     /// What is done for the node without the agent; nothing where the agent alone starts it.
     async fn care(&self) -> Result<Option<Care>, EffectError> {
         Ok(None)
@@ -99,6 +106,10 @@ pub trait World: Send + Sync {
     async fn check_startable(&self, build: &BuildRef) -> Result<(), EffectError>;
     /// The node's process.
     async fn unit(&self) -> Result<UnitState, EffectError>;
+    /// The processes of the node that run now, the first one first.
+    async fn processes(&self) -> Result<Vec<u32>, EffectError> {
+        Ok(Vec::new())
+    }
     /// Runs all local checks, all at once; what is costly, or takes longer than `within`, may be answered
     /// from an earlier run.
     async fn measure(&self, within: Duration) -> Vec<Measurement>;

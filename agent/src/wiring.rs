@@ -148,7 +148,13 @@ pub(crate) fn world(
 fn probe(given: &CheckConfig, clusters: &[ClusterAccess], skews: &Skews) -> anyhow::Result<Probe> {
     Ok(match &given.probe {
         ProbeConfig::Unit { max_restarts } => Probe::Unit(UnitCheck::new(*max_restarts)),
-        ProbeConfig::Tcp { address } => Probe::Tcp(address.clone()),
+        ProbeConfig::Tcp { address } => {
+            let mut protocols = clusters.iter().map(|one| &one.protocol);
+            match protocols.find(|protocol| protocol.is_sync_port(address)) {
+                Some(protocol) => Probe::SyncPort(protocol.clone(), address.clone()),
+                None => Probe::Tcp(address.clone()),
+            }
+        }
         ProbeConfig::Http { url, trust } => Probe::Http(HttpTarget {
             address: HttpAddress::parse(url)?,
             tls: match trust {

@@ -21,6 +21,7 @@ mod gate;
 mod gossip;
 mod health;
 mod hosts;
+mod joined;
 mod joining;
 mod local;
 mod mesh;

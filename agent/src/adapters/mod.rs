@@ -8,6 +8,7 @@ pub mod cbddc_wire;
 pub mod checks;
 pub mod clock;
 pub mod clusters;
+pub mod connections;
 pub mod crash;
 pub(crate) mod disk;
 pub mod document_digests;

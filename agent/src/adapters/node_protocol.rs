@@ -2,13 +2,14 @@
 //! its peers, and which events does it hold. Only safe requests, one connection at a time.
 
 mod canary;
+mod joined;
 
 pub use canary::{CANARY_COLLECTION, CanaryBy, CanaryError, CanarySettings};
+pub use joined::JoinedPeers;
 
-use crate::adapters::cbddc_wire::{
-    NodeStatus, Secret, Security, WireClient, WireError, WireOptions,
-};
+use crate::adapters::cbddc_wire::{Secret, Security, WireClient, WireError, WireOptions};
 use crate::adapters::checks::measured;
+use crate::adapters::connections::judge::Joined;
 use crate::error_chain;
 use crate::ports::{Supervisor, UnitState};
 use cbddc_domain::health::{Check, Measurement, Status};
@@ -21,9 +22,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::lookup_host;
 use tokio::sync::Mutex;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 /// The name under which the agent asks: nodes log it.
 const ASKER: &str = "cbagent";
@@ -35,8 +36,12 @@ const STEADY_INTERVAL: Duration = Duration::from_secs(30);
 /// to 60 s (`SyncOrchestrator.cs`).
 const JOIN_GRACE: Duration = Duration::from_secs(90);
 
-/// How long a peer's port may take to accept a connection before the peer counts as down.
-const PEER_CONNECT_LIMIT: Duration = Duration::from_millis(500);
+/// How long a node may take to accept a connection.
+const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long a node that was found to speak the secure channel may take to begin its hello. One that is
+/// busy is late with it; what another build speaks is found out after this time, once.
+const HELLO_LIMIT: Duration = Duration::from_secs(3);
 
 /// How long a node may take at least to answer a question that it may not know; old builds never do.
 const STATUS_LIMIT_MIN: Duration = Duration::from_millis(300);
@@ -84,8 +89,6 @@ pub struct Observation {
     pub events: Vec<OplogEntry>,
     /// Its clock after.
     pub clock_after: VectorClock,
-    /// The peers it says it joined; unset: it does not answer that question.
-    pub joined: Option<Vec<String>>,
 }
 
 /// Who the node is and how far its clock is.
@@ -141,6 +144,10 @@ pub struct NodeProtocol {
     /// The node's process does not know the question for its status: it is not asked again, as some
     /// builds log a warning each time.
     knows_no_status: AtomicBool,
+    /// The node was found to speak the secure channel.
+    speaks_secure: Arc<AtomicBool>,
+    /// What was seen of its connections.
+    joining: Mutex<joined::Memory>,
     /// When an event of its own was last written; held while one is, so that its chain never forks.
     canary: Mutex<canary::Written>,
 }
@@ -153,6 +160,8 @@ impl NodeProtocol {
             is_required,
             memory: Mutex::default(),
             knows_no_status: AtomicBool::new(false),
+            speaks_secure: Arc::default(),
+            joining: Mutex::default(),
             canary: Mutex::default(),
         }
     }
@@ -160,17 +169,6 @@ impl NodeProtocol {
     /// What it was made with.
     pub fn settings(&self) -> &NodeProtocolSettings {
         &self.settings
-    }
-
-    /// The required peers that it is expected to join and that accept connections now.
-    pub async fn expected_peers_up(&self) -> Vec<String> {
-        let mut up = Vec::new();
-        for peer in &self.settings.expected_peers {
-            if self.requires(peer) && is_up(&peer.address).await {
-                up.push(peer.address.clone());
-            }
-        }
-        up
     }
 
     /// A peer without a name is required; one that left the mesh is not.
@@ -183,11 +181,13 @@ impl NodeProtocol {
     /// The `cbddc` check. A node that was in order is not asked again for a while.
     pub async fn measure(&self, supervisor: &dyn Supervisor) -> Measurement {
         let process = match supervisor.state().await {
-            Ok(UnitState::Running { pid, started_ms }) => Some((pid, started_ms)),
-            Ok(UnitState::Stopped { .. }) | Err(_) => None,
+            Ok(UnitState::Running { pid, started_ms }) => Some(Some((pid, started_ms))),
+            Ok(UnitState::Stopped { .. }) => Some(None),
+            // Not known is no other process: what was asked of it is not asked again.
+            Err(_) => None,
         };
         let mut memory = self.memory.lock().await;
-        if memory.process != process {
+        if let Some(process) = process.filter(|process| *process != memory.process) {
             *memory = Memory {
                 process,
                 ..Memory::default()
@@ -199,8 +199,12 @@ impl NodeProtocol {
         {
             return measurement.clone();
         }
-        let measurement =
-            measured(Check::Cbddc, self.settings.limit, self.judge(&mut memory)).await;
+        let measurement = measured(
+            Check::Cbddc,
+            self.settings.limit,
+            self.judge(&mut memory, supervisor),
+        )
+        .await;
         let measurement = Measurement {
             detail: of_cluster(&self.settings.cluster, &measurement.detail),
             ..measurement
@@ -210,19 +214,20 @@ impl NodeProtocol {
         measurement
     }
 
-    async fn judge(&self, memory: &mut Memory) -> (Status, String) {
-        match self.try_judge(memory).await {
+    async fn judge(&self, memory: &mut Memory, supervisor: &dyn Supervisor) -> (Status, String) {
+        match self.try_judge(memory, supervisor).await {
             Ok(verdict) => verdict,
             Err(error) => (Status::Unhealthy, error_chain(&error)),
         }
     }
 
-    async fn try_judge(&self, memory: &mut Memory) -> Result<(Status, String), ProtocolError> {
+    async fn try_judge(
+        &self,
+        memory: &mut Memory,
+        supervisor: &dyn Supervisor,
+    ) -> Result<(Status, String), ProtocolError> {
         let mut client = self.connect(self.settings.token.clone()).await?;
-        let asked = Instant::now();
-        let accepted = client.handshake().await?.accepted;
-        let handshake_took = asked.elapsed();
-        if !accepted {
+        if !client.handshake().await?.accepted {
             let text =
                 "the node refuses the cluster's token: its configuration differs from its peers'";
             return Ok((Status::Unhealthy, text.into()));
@@ -239,41 +244,27 @@ impl NodeProtocol {
             let text = "it takes the token and refuses a wrong one; it joins nobody, being hosted";
             return Ok((Status::Healthy, text.into()));
         }
-        let Some(status) = self.node_status(client, handshake_took).await else {
-            let text = "it takes the token and refuses a wrong one; it does not tell which peers it joined";
+        if self.settings.expected_peers.is_empty() {
+            let text = "it takes the token and refuses a wrong one; no peers are expected";
             return Ok((Status::Healthy, text.into()));
+        }
+        let processes = supervisor.processes().await;
+        let joined = self.joined(processes).await;
+        Ok(self.judge_joined(memory, &joined).await)
+    }
+
+    async fn judge_joined(&self, memory: &mut Memory, joined: &JoinedPeers) -> (Status, String) {
+        let all_that = |is_it: fn(&Joined) -> bool| -> Vec<String> {
+            let those = joined.iter().filter(|(_, joined)| is_it(joined));
+            those.map(|(address, _)| address.clone()).collect()
         };
-        Ok(self
-            .judge_joined(memory, &status.known_peer_addresses)
-            .await)
-    }
-
-    /// The last question of a connection, unless the node's process is known not to know it.
-    async fn node_status(&self, client: WireClient, took: Duration) -> Option<NodeStatus> {
-        if self.knows_no_status.load(Ordering::Relaxed) {
-            return None;
-        }
-        let limit = (took * STATUS_LIMIT_HANDSHAKES).max(STATUS_LIMIT_MIN);
-        let status = client.node_status(limit).await;
-        if status.is_none() {
-            self.knows_no_status.store(true, Ordering::Relaxed);
-        }
-        status
-    }
-
-    async fn judge_joined(&self, memory: &mut Memory, joined: &[String]) -> (Status, String) {
-        memory.joined_once.extend(joined.iter().cloned());
-        let (mut missing, mut optional) = (Vec::new(), Vec::new());
-        for peer in &self.settings.expected_peers {
-            if joined.contains(&peer.address) || !is_up(&peer.address).await {
-                continue;
-            }
-            let place = match self.requires(peer) {
-                true => &mut missing,
-                false => &mut optional,
-            };
-            place.push(peer.address.clone());
-        }
+        let there = all_that(|joined| *joined == Joined::Yes);
+        memory.joined_once.extend(there.iter().cloned());
+        let open = all_that(|joined| matches!(joined, Joined::No | Joined::ByPeer));
+        let up = self.up(open).await;
+        let is_missing = |peer: &&ExpectedPeer| up.contains(&peer.address);
+        let missing = self.settings.expected_peers.iter().filter(is_missing);
+        let (missing, optional): (Vec<_>, Vec<_>) = missing.partition(|peer| self.requires(peer));
         if missing.is_empty() {
             memory.missing_since = None;
         }
@@ -282,15 +273,16 @@ impl NodeProtocol {
             return (Status::Degraded, text);
         }
         if missing.is_empty() {
-            let count = joined.len();
-            return (
-                Status::Healthy,
-                format!("it takes the token, refuses a wrong one, and joined {count} peers"),
-            );
+            return (Status::Healthy, all_joined(joined));
         }
         let since = *memory.missing_since.get_or_insert_with(Instant::now);
-        let text = not_joined(&missing);
-        let had_joined = missing.iter().all(|peer| memory.joined_once.contains(peer));
+        let mut text = not_joined(&missing);
+        let by_peer = |peer: &&&ExpectedPeer| joined.get(&peer.address) == Some(&Joined::ByPeer);
+        if missing.iter().any(|peer| by_peer(&peer)) {
+            text.push_str("; the other way round, it was joined");
+        }
+        let mut each = missing.iter();
+        let had_joined = each.all(|peer| memory.joined_once.contains(&peer.address));
         if had_joined && since.elapsed() < JOIN_GRACE {
             return (Status::Degraded, text);
         }
@@ -300,9 +292,7 @@ impl NodeProtocol {
     /// Reads clocks, events since a moment, and clocks again.
     pub async fn observe(&self, since_wall_ms: i64) -> Result<Observation, ProtocolError> {
         let mut client = self.connect(self.settings.token.clone()).await?;
-        let asked = Instant::now();
         let handshake = client.handshake().await?;
-        let handshake_took = asked.elapsed();
         let mut observation = Observation {
             node_id: handshake.node_id,
             token_accepted: handshake.accepted,
@@ -310,7 +300,6 @@ impl NodeProtocol {
             clock_before: VectorClock::default(),
             events: Vec::new(),
             clock_after: VectorClock::default(),
-            joined: None,
         };
         if !handshake.accepted {
             return Ok(observation);
@@ -319,8 +308,6 @@ impl NodeProtocol {
         let since = Hlc::new(since_wall_ms.saturating_sub(1), i32::MAX, "");
         observation.events = client.pull(&since, &[]).await?;
         observation.clock_after = client.vector_clock().await?;
-        let status = self.node_status(client, handshake_took).await;
-        observation.joined = status.map(|status| status.known_peer_addresses);
         Ok(observation)
     }
 
@@ -368,20 +355,70 @@ impl NodeProtocol {
     }
 
     async fn connect_to(&self, address: &str, token: Secret) -> Result<WireClient, ProtocolError> {
+        self.open(address, token, CONNECT_LIMIT).await
+    }
+
+    /// Opens a connection. Its hello is finished, in a task of its own, also where nobody waits for it
+    /// any more: a node logs an error of 20 lines about one that is not.
+    async fn open(
+        &self,
+        address: &str,
+        token: Secret,
+        connect_limit: Duration,
+    ) -> Result<WireClient, ProtocolError> {
         let mut options = WireOptions::new(ASKER, token);
         options.security = self.settings.security;
+        options.connect_timeout = connect_limit;
+        if self.speaks_secure.load(Ordering::Relaxed) {
+            options.detect_timeout = HELLO_LIMIT;
+        }
         let resolved = resolve(address).await;
         let resolved = resolved.map_err(|source| ProtocolError::Resolve {
             address: address.to_owned(),
             source,
         })?;
-        Ok(WireClient::connect(resolved, options).await?)
+        let is_own = address == self.settings.address;
+        let speaks_secure = self.speaks_secure.clone();
+        let opening = tokio::spawn(async move {
+            let client = WireClient::connect(resolved, options).await?;
+            if is_own {
+                speaks_secure.store(client.is_secure(), Ordering::Relaxed);
+            }
+            Ok::<_, WireError>(client)
+        });
+        Ok(opening.await.map_err(|_| WireError::Broken)??)
     }
 }
 
-fn not_joined(peers: &[String]) -> String {
+fn not_joined(peers: &[&ExpectedPeer]) -> String {
     let are = if peers.len() == 1 { "is" } else { "are" };
+    let peers: Vec<&str> = peers.iter().map(|peer| peer.address.as_str()).collect();
     format!("not joined with {}, which {are} up", peers.join(", "))
+}
+
+/// That nothing is wrong, and what could not be looked at.
+fn all_joined(joined: &JoinedPeers) -> String {
+    let (mut count, mut by_peer, mut unknown) = (0, 0, Vec::new());
+    for (address, joined) in joined {
+        match joined {
+            Joined::Yes => count += 1,
+            Joined::ByPeer => by_peer += 1,
+            Joined::No => {}
+            Joined::NotChecked(why) => unknown.push((address.as_str(), why)),
+        }
+    }
+    let mut text = format!("it takes the token, refuses a wrong one, and joined {count} peers");
+    if by_peer > 0 {
+        text.push_str(&format!(
+            ", and {by_peer} joined it that cannot be reached from here"
+        ));
+    }
+    if let Some((_, why)) = unknown.first() {
+        let names: Vec<&str> = unknown.iter().map(|(address, _)| *address).collect();
+        let names = names.join(", ");
+        text.push_str(&format!("; not checked: whether it joined {names}: {why}"));
+    }
+    text
 }
 
 async fn resolve(address: &str) -> std::io::Result<SocketAddr> {
@@ -389,9 +426,4 @@ async fn resolve(address: &str) -> std::io::Result<SocketAddr> {
     found
         .next()
         .ok_or_else(|| std::io::Error::other(format!("{address} has no address")))
-}
-
-async fn is_up(peer: &str) -> bool {
-    let connect = async { TcpStream::connect(resolve(peer).await?).await };
-    matches!(timeout(PEER_CONNECT_LIMIT, connect).await, Ok(Ok(_)))
 }

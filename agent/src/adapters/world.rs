@@ -126,6 +126,10 @@ impl World for HostWorld {
         self.supervisor.state().await
     }
 
+    async fn processes(&self) -> Result<Vec<u32>, EffectError> {
+        self.supervisor.processes().await
+    }
+
     async fn measure(&self, within: Duration) -> Vec<Measurement> {
         self.checks.measure(within).await
     }

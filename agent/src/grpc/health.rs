@@ -1,6 +1,7 @@
 //! Health, and what the mesh check needs of this node.
 
 use super::{Services, caller, refuse};
+use crate::adapters::connections::judge::Joined;
 use crate::adapters::health_history::{HealthHistory, StoredEntry};
 use crate::adapters::node_protocol::Observation;
 use crate::error_chain;
@@ -113,8 +114,18 @@ impl HealthService for Services {
         };
         let settings = protocol.settings();
         let mut message = view(observed, limit);
-        // A peer that is not up cannot be joined; whoever asks hears that from its own agent.
-        message.expected = protocol.expected_peers_up().await;
+        // Whoever asks for the time only is not told who is joined.
+        if message.token_accepted && request.limit != 1 {
+            let joined = protocol.joined(self.world.processes().await).await;
+            let told = |joined: &Joined| !matches!(joined, Joined::NotChecked(_));
+            message.joined_known = joined.values().any(told);
+            // A peer that is not up cannot be joined; whoever asks hears that from its own agent.
+            message.expected = protocol.owed(&joined).await;
+            let there = joined
+                .into_iter()
+                .filter(|(_, joined)| *joined == Joined::Yes);
+            message.joined = there.map(|(address, _)| address).collect();
+        }
         message.target_collections = settings.target_collections.clone();
         message.wall_ms = self.world.now().wall_ms;
         if request.limit == 1 {
@@ -219,8 +230,8 @@ fn view(observed: Observation, limit: usize) -> v1::ObserveReplicationResponse {
         truncated: observed.events.len() > limit,
         events: observed.events.into_iter().take(limit).map(event).collect(),
         clock_after: clock(&observed.clock_after),
-        joined_known: observed.joined.is_some(),
-        joined: observed.joined.unwrap_or_default(),
+        joined_known: false,
+        joined: Vec::new(),
         expected: Vec::new(),
         target_collections: Vec::new(),
         wall_ms: 0,

@@ -37,6 +37,8 @@ pub enum Probe {
     Unit(UnitCheck),
     /// Whether a port accepts connections, `HOST:PORT`.
     Tcp(String),
+    /// The same of a node's sync port, which takes no connection without a word.
+    SyncPort(Arc<NodeProtocol>, String),
     /// What a health page says.
     Http(HttpTarget),
     /// Whether the node speaks CBDDC and knows its peers.
@@ -76,6 +78,10 @@ impl NodeCheck {
         let mut measurement = match &self.probe {
             Probe::Unit(unit) => measured(kind, limit, unit.look(supervisor)).await,
             Probe::Tcp(address) => measured(kind, limit, tcp(address)).await,
+            Probe::SyncPort(protocol, address) => {
+                let asking = protocol.takes_connections(address, supervisor);
+                measured(kind, limit, asking).await
+            }
             Probe::Http(target) => measured(kind, limit + BACKSTOP, http(target, limit)).await,
             Probe::Cbddc(protocol) => protocol.measure(supervisor).await,
             Probe::Database(database) => {
@@ -168,7 +174,7 @@ impl NodeChecks {
 }
 
 /// Runs futures at once in this task, and returns what they return, in their order.
-async fn join_all<T>(runs: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
+pub(crate) async fn join_all<T>(runs: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
     let mut open: Vec<_> = runs.map(|run| (Box::pin(run), None)).collect();
     std::future::poll_fn(|context| {
         let mut waiting = false;

@@ -182,8 +182,8 @@ impl NodeProtocol {
         let mut previous_hash = String::new();
         if let Some((wall, logic)) = last {
             let before = Hlc::new(wall, logic.saturating_sub(1), "");
-            let collection = [CANARY_COLLECTION.to_owned()];
-            let events = client.pull(&before, &collection).await.map_err(event)?;
+            // Without a filter: a node on BLite answers one with nothing (`NODE.md`, section 3).
+            let events = client.pull(&before, &[]).await.map_err(event)?;
             let newest = events.iter().rfind(|event| event.hlc.node == origin);
             previous_hash = newest.map(|event| event.hash.clone()).unwrap_or_default();
         }

@@ -336,6 +336,16 @@ impl Supervisor for ProcessSupervisor {
     async fn state(&self) -> Result<UnitState, EffectError> {
         Ok(self.state_now().await?)
     }
+
+    async fn processes(&self) -> Result<Vec<u32>, EffectError> {
+        let found = match self.look(Depth::Quick).await? {
+            Found::Leader(leader) => self.blocking(|_| Ok(procfs::family(leader))).await?,
+            Found::Others(others) => others,
+            Found::Hidden => return Err(self.hidden().into()),
+            Found::Nothing => Vec::new(),
+        };
+        Ok(found.iter().map(|process| process.pid).collect())
+    }
 }
 
 fn running(process: &Process) -> UnitState {

@@ -184,7 +184,7 @@ impl SystemdSupervisor {
                 return Ok(());
             }
             if Instant::now() >= end {
-                let processes = words(&self.processes().await?);
+                let processes = words(&self.group().await?);
                 let unit = self.settings.unit.clone();
                 return Err(SystemdError::Unkillable { unit, processes });
             }
@@ -197,7 +197,7 @@ impl SystemdSupervisor {
         let end = Instant::now() + KILL_LIMIT;
         let mut found = false;
         loop {
-            let processes = self.processes().await?;
+            let processes = self.group().await?;
             if processes.is_empty() {
                 return Ok(found);
             }
@@ -221,7 +221,7 @@ impl SystemdSupervisor {
     }
 
     /// The processes in the unit's control group.
-    async fn processes(&self) -> Result<Vec<Process>, SystemdError> {
+    async fn group(&self) -> Result<Vec<Process>, SystemdError> {
         let unit = &self.settings.unit;
         match self.bus.manage("GetUnitProcesses", &(unit,)).await {
             // A unit that is not loaded has none.
@@ -274,6 +274,16 @@ impl Supervisor for SystemdSupervisor {
 
     async fn state(&self) -> Result<UnitState, EffectError> {
         Ok(self.status().await?.1.state())
+    }
+
+    async fn processes(&self) -> Result<Vec<u32>, EffectError> {
+        let main = self.status().await?.1.main_pid;
+        if main == 0 {
+            return Ok(Vec::new());
+        }
+        let group = self.group().await?.into_iter().map(|(_, pid, _)| pid);
+        let others = group.filter(|pid| *pid != main);
+        Ok([main].into_iter().chain(others).collect())
     }
 
     async fn care(&self) -> Result<Option<Care>, EffectError> {
