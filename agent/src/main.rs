@@ -241,8 +241,7 @@ async fn run_agent(config: Config) -> anyhow::Result<()> {
         &config,
         boot,
         supervisor,
-        &builds,
-        &snapshots,
+        (&builds, &snapshots, &store),
         &clusters,
         peers.clone(),
     )?);

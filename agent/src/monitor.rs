@@ -114,6 +114,7 @@ pub async fn watch_node(
         settings,
         health,
         warmup: None,
+        last_lines_kept: false,
     };
     let mut changed = watched.engine.watch();
     let mut summary = tokio::time::interval(SUMMARY_INTERVAL);
@@ -153,6 +154,8 @@ struct Watched {
     panel: Panel,
     tallies: Vec<Tally>,
     warmup: Option<(GenerationNumber, Warmup)>,
+    /// What the node that ended last said is in the journal.
+    last_lines_kept: bool,
 }
 
 impl Watched {
@@ -276,9 +279,10 @@ impl Watched {
         self.show_without_checks(Status::Unknown, "the agent ended".to_owned());
     }
 
-    async fn process(&self) -> (Option<RunningProcess>, Option<String>) {
+    async fn process(&mut self) -> (Option<RunningProcess>, Option<String>) {
         match self.world.unit().await {
             Ok(UnitState::Running { pid, started_ms }) => {
+                self.last_lines_kept = false;
                 (Some(RunningProcess { pid, started_ms }), None)
             }
             Ok(UnitState::Stopped { last_exit }) => {
@@ -296,7 +300,7 @@ impl Watched {
         let (process, ended) = self.process().await;
         // No failed check: after a boot it has not been started yet, and waits for the voters' answers.
         if let Some(how) = ended {
-            return self.tell(Event::Exited { how }).await;
+            return self.tell_ended(how).await;
         }
         let Some(process) = process else { return };
         let now_ms = self.world.now().since_boot_ms;
@@ -342,12 +346,21 @@ impl Watched {
             self.measure(None, false);
             let reason = format!("unit: the node does not run ({how})");
             self.show_without_checks(Status::Unhealthy, reason);
-            return self.tell(Event::Exited { how }).await;
+            return self.tell_ended(how).await;
         }
         // Where it is not known whether the node runs, the checks go on as they did.
         if let Some(process) = process {
             self.measure(Some(process), false);
         }
+    }
+
+    /// Says that the node ended, and once for each end what it said last.
+    async fn tell_ended(&mut self, how: String) {
+        // First, as the engine may start the node again at once.
+        if !std::mem::replace(&mut self.last_lines_kept, true) {
+            self.world.keep_last_lines().await;
+        }
+        self.tell(Event::Exited { how }).await;
     }
 
     async fn tell(&self, event: Event) {

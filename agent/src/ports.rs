@@ -77,6 +77,11 @@ pub trait Supervisor: Send + Sync {
             UnitState::Stopped { .. } => Vec::new(),
         })
     }
+    /// The end of what the node that ran last has written to its log, as it stands there: it may hold
+    /// secrets.
+    async fn log_end(&self) -> Result<String, EffectError> {
+        Ok(String::new())
+    }
     /// What is done for the node without the agent; nothing where the agent alone starts it.
     async fn care(&self) -> Result<Option<Care>, EffectError> {
         Ok(None)
@@ -110,6 +115,8 @@ pub trait World: Send + Sync {
     async fn processes(&self) -> Result<Vec<u32>, EffectError> {
         Ok(Vec::new())
     }
+    /// Writes down what a node that has ended said last.
+    async fn keep_last_lines(&self) {}
     /// Runs all local checks, all at once; what is costly, or takes longer than `within`, may be answered
     /// from an earlier run.
     async fn measure(&self, within: Duration) -> Vec<Measurement>;

@@ -19,6 +19,7 @@ use cbagent::adapters::quiesce::QuiesceSettings;
 use cbagent::adapters::roster::RosterKeeper;
 use cbagent::adapters::skews::Skews;
 use cbagent::adapters::snapshots::SnapshotStore;
+use cbagent::adapters::sqlite::SqliteStore;
 use cbagent::adapters::world::HostWorld;
 use cbagent::agent_check::answer_haproxy;
 use cbagent::config::{
@@ -99,8 +100,7 @@ pub(crate) fn world(
     config: &Config,
     boot: BootId,
     supervisor: Arc<dyn Supervisor>,
-    builds: &BuildStore,
-    snapshots: &Arc<SnapshotStore>,
+    (builds, snapshots, journal): (&BuildStore, &Arc<SnapshotStore>, &SqliteStore),
     clusters: &[ClusterAccess],
     peers: Peers,
 ) -> anyhow::Result<HostWorld> {
@@ -122,6 +122,12 @@ pub(crate) fn world(
         builds: builds.clone(),
         verified: Mutex::default(),
         snapshots: snapshots.clone(),
+        journal: journal.clone(),
+        secrets: config
+            .clusters
+            .iter()
+            .map(|cluster| cluster.token.reveal().to_owned())
+            .collect(),
         databases: service.databases.clone(),
         quiesce: QuiesceSettings {
             drain: command(&service.drain),

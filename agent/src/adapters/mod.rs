@@ -19,6 +19,7 @@ pub mod host;
 pub mod http;
 pub mod https;
 pub mod identity_files;
+pub(crate) mod last_lines;
 pub mod local;
 pub mod node_protocol;
 pub mod notify;

@@ -3,17 +3,19 @@
 use crate::adapters::builds::{BuildError, BuildStore};
 use crate::adapters::checks::NodeChecks;
 use crate::adapters::clock::SystemClock;
+use crate::adapters::last_lines::last_lines;
 use crate::adapters::peers::Peers;
 use crate::adapters::quarantine;
 use crate::adapters::quiesce::{QuiesceSettings, quiesce, stop_writers, unquiesce};
 use crate::adapters::raised::raised_in;
 use crate::adapters::snapshots::{NewSnapshot, SnapshotError, SnapshotStore};
 use crate::adapters::sound::{look_before_start, make_sound, put_right};
+use crate::adapters::sqlite::SqliteStore;
 use crate::adapters::startable::{Selinux, why_not_startable};
 use crate::adoption::entry;
 use crate::config::CutOff;
 use crate::error_chain;
-use crate::ports::{Compared, EffectError, Stop, Supervisor, Told, UnitState, World};
+use crate::ports::{Compared, EffectError, JournalLine, Stop, Supervisor, Told, UnitState, World};
 use async_trait::async_trait;
 use cbddc_domain::build::BuildRef;
 use cbddc_domain::health::{Measurement, Policy, judge};
@@ -48,6 +50,10 @@ pub struct HostWorld {
     pub verified: Mutex<Option<BuildRef>>,
     /// The snapshots.
     pub snapshots: Arc<SnapshotStore>,
+    /// The journal.
+    pub journal: SqliteStore,
+    /// What must not be seen in it: the clusters' tokens.
+    pub secrets: Vec<String>,
     /// The node's databases.
     pub databases: Vec<PathBuf>,
     /// How its writers are stopped.
@@ -89,7 +95,7 @@ impl World for HostWorld {
     }
 
     async fn perform(&self, effect: &Effect) -> Result<Option<String>, EffectError> {
-        match effect {
+        let done = match effect {
             Effect::Fetch(build) => self.fetch(build).await,
             Effect::Drain => self.drain().await,
             Effect::Stop => self.stop().await,
@@ -100,7 +106,13 @@ impl World for HostWorld {
             Effect::Restart => self.restart().await,
             Effect::Halt => self.halt().await,
             Effect::Check => self.check().await,
+        };
+        // A node that was started and is gone has said why.
+        let starts = matches!(effect, Effect::Start | Effect::Restart | Effect::Check);
+        if starts && done.is_err() && matches!(self.unit().await, Ok(UnitState::Stopped { .. })) {
+            self.keep_last_lines().await;
         }
+        done
     }
 
     async fn check_startable(&self, build: &BuildRef) -> Result<(), EffectError> {
@@ -124,6 +136,29 @@ impl World for HostWorld {
 
     async fn unit(&self) -> Result<UnitState, EffectError> {
         self.supervisor.state().await
+    }
+
+    async fn keep_last_lines(&self) {
+        let text = match self.supervisor.log_end().await {
+            Ok(text) => text,
+            Err(error) => return tracing::warn!(%error, "what the node said last cannot be read"),
+        };
+        let lines = last_lines(&text, &self.secrets);
+        if lines.is_empty() {
+            return;
+        }
+        let line = JournalLine {
+            wall_ms: self.clock.now().wall_ms,
+            kind: "node_said".to_owned(),
+            epoch: None,
+            generation: None,
+            actor: "agent".to_owned(),
+            text: format!("the node's last lines: {}", lines.join(" | ")),
+        };
+        if let Err(error) = self.journal.note(line).await {
+            let error = error_chain(&error);
+            tracing::warn!(error, "what the node said last is not in the journal");
+        }
     }
 
     async fn processes(&self) -> Result<Vec<u32>, EffectError> {

@@ -2,7 +2,7 @@
 
 use super::{LIMIT, mesh_on_1_0, options};
 use cbddc_tests::mesh::node::TestNode;
-use cbddc_tests::mesh::{TestMesh, Writer, build};
+use cbddc_tests::mesh::{MeshOptions, TestMesh, Writer, build};
 use std::time::Duration;
 
 /// Rolls a bad build out: it fails with one of these words, and the mesh is back on 1.0.
@@ -128,6 +128,37 @@ fn builds_that_do_not_come_up() {
     caught(&mesh, "1.4", "unhealthy-after=0", &["http"]);
     let count = mesh.count_documents(&writer.stop(), LIMIT);
     assert!(count.acknowledged > 10 && count.is_clean(), "{count:?}");
+}
+
+#[test]
+fn a_node_that_ends_leaves_its_last_lines_without_secrets() {
+    let mesh = mesh_on_1_0(MeshOptions {
+        nodes: 1,
+        ..options(Duration::from_secs(4), Duration::from_secs(10))
+    });
+    let folder = mesh.root().join("builds/1.1");
+    let program = build::write(&folder, "1.1", "").join("bin/cbddc");
+    let text = "#!/bin/sh\ni=0\nwhile [ $i -lt 40 ]; do i=$((i + 1)); echo at line $i; done\n\
+        printf 'Unhandled exception.\\033[0m The token is a-token-for-tests, Password=pw-1;\\n' >&2\nexit 3\n";
+    std::fs::write(&program, text).expect("the program can be written");
+    let pack = ["build", "pack", "builds/1.1", "--build", "cbddc@1.1"];
+    mesh.cbctl(&pack).expect(0);
+    mesh.cbctl(&["build", "push", "cbddc@1.1.cbundle"])
+        .expect(0);
+    let ran = mesh.cbctl(&mesh.rollout("1.1")).expect(4);
+    assert!(ran.stderr.contains("ended by itself: exit code 3"), "{ran}");
+    let journal = mesh.journal(0);
+    let said: Vec<&str> = journal
+        .iter()
+        .filter(|line| line["kind"] == "node_said")
+        .filter_map(|line| line["text"].as_str())
+        .collect();
+    let [said] = said[..] else {
+        panic!("said {said:?}");
+    };
+    let first = "the node's last lines: at line 22 | at line 23 | ";
+    let last = "at line 40 | Unhandled exception. [0m The token is …, Password=…;";
+    assert!(said.starts_with(first) && said.ends_with(last), "{said}");
 }
 
 #[test]

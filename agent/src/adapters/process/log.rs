@@ -1,7 +1,7 @@
 //! The log file of the node: appended to across starts, set aside when it has grown large.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -24,6 +24,23 @@ pub(super) fn open(path: &Path, bytes_max: u64) -> io::Result<File> {
         .create(true)
         .mode(0o640)
         .open(path)
+}
+
+/// The last bytes of the log, none of them before `from`.
+pub(super) fn end_of(path: &Path, from: u64, bytes_max: u64) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    let start = length.saturating_sub(bytes_max).max(from.min(length));
+    file.seek(SeekFrom::Start(start))?;
+    let mut end = Vec::new();
+    file.take(bytes_max).read_to_end(&mut end)?;
+    let end = String::from_utf8_lossy(&end);
+    // A line without its beginning may hold half a secret, which nobody would recognise.
+    let whole = match start > from {
+        true => end.split_once('\n').map_or("", |(_, whole)| whole),
+        false => &end,
+    };
+    Ok(whole.to_owned())
 }
 
 fn set_aside(path: &Path) -> PathBuf {

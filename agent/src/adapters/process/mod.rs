@@ -28,6 +28,7 @@ use procfs::Process;
 use rustix::process::Signal;
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -38,6 +39,9 @@ const POLL: Duration = Duration::from_millis(5);
 
 /// How long killed processes may take to go; only one that hangs in the kernel takes longer.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
+
+/// The most bytes that are read of a log's end.
+const LOG_END_BYTES_MAX: u64 = 64 * 1024;
 
 /// How long the words for an exit may lag behind the exit.
 const REAP_LIMIT: Duration = Duration::from_secs(1);
@@ -122,6 +126,8 @@ pub struct ProcessSupervisor {
     operation: tokio::sync::Mutex<Known>,
     /// The node that this agent started itself, whose end it learns in full.
     child: Mutex<Option<OwnChild>>,
+    /// How long the log was when the node was last started; zero: by an earlier agent.
+    log_from: AtomicU64,
 }
 
 /// What the start or stop before has left.
@@ -166,6 +172,7 @@ impl ProcessSupervisor {
             place,
             operation: tokio::sync::Mutex::default(),
             child: Mutex::default(),
+            log_from: AtomicU64::new(0),
         })
     }
 
@@ -335,6 +342,13 @@ impl Supervisor for ProcessSupervisor {
 
     async fn state(&self) -> Result<UnitState, EffectError> {
         Ok(self.state_now().await?)
+    }
+
+    async fn log_end(&self) -> Result<String, EffectError> {
+        let path = self.settings.log_file.clone();
+        let from = self.log_from.load(Ordering::Relaxed);
+        let read = move |_: &Place| log::end_of(&path, from, LOG_END_BYTES_MAX);
+        Ok(self.blocking(read).await?)
     }
 
     async fn processes(&self) -> Result<Vec<u32>, EffectError> {

@@ -5,6 +5,7 @@ use super::place::{Depth, Found};
 use super::{Known, OwnChild, POLL, ProcessError, ProcessSupervisor, log, procfs};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::process::{Child, Command};
@@ -116,6 +117,8 @@ impl ProcessSupervisor {
         }
         let log = log::open(&settings.log_file, log::LOG_BYTES_MAX)
             .map_err(|error| ProcessError::Log(settings.log_file.clone(), error))?;
+        let written = log.metadata().map_or(0, |found| found.len());
+        self.log_from.store(written, Ordering::Relaxed);
         let lock = self.place.lock.path();
         let mut command = Command::new(&settings.launcher);
         command

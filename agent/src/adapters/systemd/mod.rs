@@ -10,6 +10,7 @@
 mod bus;
 mod error;
 mod facts;
+mod said;
 mod status;
 
 pub use error::{SystemdError, VERSION_MIN};
@@ -284,6 +285,10 @@ impl Supervisor for SystemdSupervisor {
         let group = self.group().await?.into_iter().map(|(_, pid, _)| pid);
         let others = group.filter(|pid| *pid != main);
         Ok([main].into_iter().chain(others).collect())
+    }
+
+    async fn log_end(&self) -> Result<String, EffectError> {
+        self.read_log_end().await
     }
 
     async fn care(&self) -> Result<Option<Care>, EffectError> {
