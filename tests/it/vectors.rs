@@ -174,7 +174,7 @@ fn the_fixture_opens_the_sample_database_and_its_schema_is_the_same() {
     let sample = folder.path().join("sample.db");
     std::fs::copy(path("dotnet-derived-efcore.db"), &sample).unwrap();
     let opened = cbddc_tests::fixture::store::open(&sample).unwrap();
-    let heads = cbddc_tests::fixture::store::heads(&opened).unwrap();
+    let heads = cbddc_tests::fixture::store::heads(&opened, false).unwrap();
     assert_eq!(heads["node-a"].hash, chain().last().unwrap().hash);
 
     let fresh = cbddc_tests::fixture::store::open(&folder.path().join("fresh.db")).unwrap();

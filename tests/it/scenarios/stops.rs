@@ -54,7 +54,9 @@ fn drainable() -> (TestMesh, std::path::PathBuf, SocketAddr) {
     let commands = format!(
         "drain = [\"/usr/bin/touch\", \"{file}\"]\nundrain = [\"/bin/rm\", \"-f\", \"{file}\"]\ndatabases ="
     );
-    let text = text.replacen("databases =", &commands, 1);
+    let others = |line: &&str| !line.starts_with("drain =") && !line.starts_with("undrain =");
+    let text: Vec<&str> = text.lines().filter(others).collect();
+    let text = text.join("\n").replacen("databases =", &commands, 1);
     let text = format!("{text}\n[haproxy]\nagent_check = \"{address}\"\n");
     fs::write(config, text).expect("it can be written");
     mesh.start_agent(0);

@@ -20,6 +20,9 @@ const TOKEN: &str = "a-token-for-tests";
 /// That of the second one, where there is one.
 const WEST_TOKEN: &str = "another-token-for-tests";
 
+/// Between two writes of the metrics file, in milliseconds; a minute in real nodes.
+const METRICS_MS: u64 = 500;
+
 /// How long an agent that was asked to stop may take.
 const STOP_LIMIT: Duration = Duration::from_secs(15);
 
@@ -124,6 +127,8 @@ impl TestNode {
             },
             "Database": { "Path": self.database() },
             "Fixture": {
+                "Like": options.like.name(),
+                "MetricsMs": METRICS_MS,
                 "Http": self.http_port,
                 "IntervalMs": interval as u64,
                 "MaxBackoffMs": 2 * interval as u64,
@@ -173,6 +178,8 @@ program = "bin/cbddc"
 args = ["--settings", {settings}]
 env = {{ FIXTURE_NODE = {fixture} }}
 databases = {databases}
+drain = [{fixture}, "drain", "127.0.0.1:{http_port}"]
+undrain = [{fixture}, "undrain", "127.0.0.1:{http_port}"]
 stop_timeout = "5s"
 ready_timeout = "10s"
 sync_interval = "{sync}"

@@ -1,5 +1,6 @@
 //! What a mesh is told.
 
+use crate::fixture::dialect::{self, Dialect};
 use std::time::Duration;
 
 /// How big and how fast a mesh is.
@@ -9,6 +10,9 @@ pub struct MeshOptions {
     pub name: String,
     /// How many hosts it has, called n1, n2, ….
     pub nodes: usize,
+    /// What its nodes are like; by default what the variable `CBDDC_LIKE` names, or what nodes are like
+    /// that are told nothing.
+    pub like: Dialect,
     /// How many of them hold the issuing authority, the first ones.
     pub issuers: usize,
     /// The sync cycle of the nodes.
@@ -40,6 +44,7 @@ impl Default for MeshOptions {
         Self {
             name: "shop".into(),
             nodes: 3,
+            like: dialect_wanted(),
             issuers: 0,
             sync_interval: Duration::from_millis(200),
             health_interval: Duration::from_millis(500),
@@ -53,6 +58,25 @@ impl Default for MeshOptions {
             timing: Timing::default(),
             extra_config: String::new(),
         }
+    }
+}
+
+impl MeshOptions {
+    /// The same with nodes that are like some release.
+    #[must_use]
+    pub fn like(self, like: Dialect) -> Self {
+        Self { like, ..self }
+    }
+}
+
+/// What the nodes of meshes are like for which nothing was said.
+///
+/// # Panics
+/// When the variable names no release.
+pub fn dialect_wanted() -> Dialect {
+    match std::env::var("CBDDC_LIKE") {
+        Ok(name) => name.parse().expect("CBDDC_LIKE names a release"),
+        Err(_) => dialect::DEFAULT,
     }
 }
 
