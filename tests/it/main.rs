@@ -40,6 +40,7 @@ mod systemd;
 mod tidy;
 mod tls;
 mod vectors;
+mod vectors_dialects;
 mod vectors_swapped;
 mod vectors_wire;
 mod wire_malice;

@@ -16,7 +16,7 @@ use cbddc_domain::replication::FindingKind;
 use prost::Message;
 use serde_json::Value;
 
-fn unhex(text: &str) -> Vec<u8> {
+pub(crate) fn unhex(text: &str) -> Vec<u8> {
     let digits = text
         .as_bytes()
         .chunks(2)

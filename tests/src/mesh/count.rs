@@ -74,7 +74,8 @@ impl TestMesh {
 }
 
 fn read(database: &Path, collection: &str) -> rusqlite::Result<Held> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    // Not to write: whoever opens the file of a 0.9 node for that may delete its log, see `NODE.md`.
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let db = Connection::open_with_flags(database, flags)?;
     db.busy_timeout(Duration::from_secs(5))?;
     store::held(&db, collection)
