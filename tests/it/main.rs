@@ -15,6 +15,7 @@ mod enrol;
 mod evidence;
 mod fake;
 mod fixture;
+mod fixture_dialects;
 mod fixture_faults;
 mod fixture_sync;
 mod gate;
