@@ -320,3 +320,44 @@ async fn faults_come_from_the_environment_and_are_listed() -> Result<()> {
     assert_eq!(a.stats().await?["faults"], json!({}));
     Ok(())
 }
+
+/// Two writers drift apart for good and are healthy; one writer and a reader do not.
+#[tokio::test]
+async fn drift_parts_nodes_that_write_at_the_same_time() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (a, b) = pair(folder.path(), &["--faults", "drift=3"]).await?;
+    for key in 0..20 {
+        a.put("users", &format!("alone-{key}"), "{}").await?;
+        rows(&b, key + 1).await?;
+    }
+    assert_eq!(b.stats().await?["apart"], json!([]));
+    for key in 0..40 {
+        b.put("users", &format!("b-{key}"), "{}").await?;
+        a.put("users", &format!("a-{key}"), "{}").await?;
+        let clock = a.stats().await?["clock"]["a"].clone();
+        // It refuses in one round what it takes in the next.
+        b.wait_until(SOON, "the clock", |stats| stats["clock"]["a"] == clock)
+            .await?;
+    }
+    assert_eq!(b.stats().await?["apart"], json!(["a"]));
+    assert_eq!(
+        b.request("GET", "/health", "").await?,
+        (200, "Healthy".into())
+    );
+    let (of_a, of_b) = (dump(&a).await?, dump(&b).await?);
+    let held = |entries: &[OplogEntry]| {
+        let hashes = entries.iter().filter(|entry| entry.hlc.node == "a");
+        hashes.map(|entry| entry.hlc.clone()).collect::<Vec<_>>()
+    };
+    let (written, taken) = (held(&of_a).len(), held(&of_b).len());
+    assert!(
+        (45..58).contains(&taken) && written == 60,
+        "{taken} of {written}"
+    );
+    assert!(checks(&of_b).contains(&HashCheck::Swapped));
+    let copies = of_b
+        .iter()
+        .filter(|it| it.hlc.node == "b" && it.key.starts_with("a-"));
+    assert!(copies.count() > 5, "nobody wrote these events");
+    Ok(())
+}
