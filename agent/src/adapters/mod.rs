@@ -10,6 +10,7 @@ pub mod clock;
 pub mod clusters;
 pub mod connections;
 pub mod crash;
+pub(crate) mod databases;
 pub(crate) mod disk;
 pub mod document_digests;
 pub mod evidence;

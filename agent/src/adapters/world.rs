@@ -9,7 +9,9 @@ use crate::adapters::quarantine;
 use crate::adapters::quiesce::{QuiesceSettings, quiesce, stop_writers, unquiesce};
 use crate::adapters::raised::raised_in;
 use crate::adapters::snapshots::{NewSnapshot, SnapshotError, SnapshotStore};
-use crate::adapters::sound::{look_before_start, make_sound, put_right};
+use crate::adapters::sound::{
+    clear_for_activation, data_left_behind, look_before_start, make_sound, put_right,
+};
 use crate::adapters::sqlite::SqliteStore;
 use crate::adapters::startable::{Selinux, why_not_startable};
 use crate::adoption::entry;
@@ -339,21 +341,23 @@ impl HostWorld {
         let verified = self.remember_verified(None);
         let pointed_to = build.clone();
         let pointed = blocking(move || {
-            let mut note = None;
-            if let Some(build) = build
-                .as_ref()
-                .filter(|build| verified.as_ref() != Some(*build))
-            {
-                note = make_sound(&builds, build)?;
+            let mut notes = Vec::new();
+            if let Some(build) = &build {
+                if verified.as_ref() != Some(build) {
+                    notes.extend(make_sound(&builds, build)?);
+                }
+                notes.extend(clear_for_activation(&builds, build));
             }
+            // Told only: here the node is down, and a way back waits for nothing.
+            notes.extend(data_left_behind(&builds, build.as_ref()).unwrap_or_default());
             builds
                 .point_current(build.as_ref())
                 .map_err(|error| failed(&error))?;
-            Ok(note)
+            Ok(notes)
         });
-        let note = pointed.await?;
+        let notes = pointed.await?;
         self.remember_verified(pointed_to);
-        Ok(note)
+        Ok((!notes.is_empty()).then(|| notes.join("; ")))
     }
 
     /// What starts is what the manifest says, on every way here: a switch, a revert, a boot.

@@ -157,6 +157,7 @@ pub(super) fn build_error(error: &BuildError) -> Status {
         BuildError::NameTaken { .. } => (Code::AlreadyExists, "build_exists"),
         BuildError::NotFound { .. } => (Code::NotFound, "build_unknown"),
         BuildError::InUse { .. } => (Code::FailedPrecondition, "build_in_use"),
+        BuildError::HoldsData { .. } => (Code::FailedPrecondition, "data_inside"),
         BuildError::Io { .. }
         | BuildError::StoredManifest { .. }
         | BuildError::StrangeCurrent(_)

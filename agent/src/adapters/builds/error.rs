@@ -1,5 +1,6 @@
 //! Why a build cannot be taken, used or removed.
 
+use super::grown::Grown;
 use cbddc_domain::build::{BuildId, BuildRef, Digest};
 use cbddc_domain::manifest::ManifestError;
 use cbddc_domain::relative_path::RelativePath;
@@ -134,12 +135,32 @@ pub enum BuildError {
     /// The build is the one that `current` points to.
     #[error("{0} is the build that this node runs, so it cannot be removed")]
     InUse(BuildRef),
+    /// It would take data with it.
+    #[error(
+        "{build} cannot be removed, because its folder holds {what}: move the data elsewhere, for example to /var/lib, and set the application's path to it"
+    )]
+    HoldsData {
+        /// Which build.
+        build: BuildRef,
+        /// The databases, or that there is too much to look through.
+        what: String,
+    },
     /// `current` is not a link that this store made.
     #[error("{} is not a link to a build of this store; move it away", .0.display())]
     StrangeCurrent(PathBuf),
 }
 
 impl BuildError {
+    pub(super) fn holds_data(build: &BuildRef, data: Grown) -> Self {
+        Self::HoldsData {
+            build: build.clone(),
+            what: match data.databases.is_empty() {
+                true => "more files than are looked through".into(),
+                false => data.databases.join(", "),
+            },
+        }
+    }
+
     /// Wraps an I/O error, or tells that the disk is full when that is what it is.
     pub(super) fn io(
         action: &'static str,

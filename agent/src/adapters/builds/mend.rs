@@ -1,9 +1,12 @@
 //! Putting a damaged build right, file by file, from a bundle.
 //!
 //! Only what the manifest names is touched. A node writes into the folder it runs from, its database
-//! at worst: what the manifest does not name stays where it is.
+//! at worst: what the manifest does not name stays where it is, and so does a database in the place of a
+//! named file.
 
 use super::error::BuildError;
+use super::grown::{is_grown_data, may_hold_data};
+use super::left::next_left;
 use super::store::{BUNDLE, BuildStore, MANIFEST, StoredBuild, TREE, Work};
 use super::verify::check_file;
 use crate::adapters::disk;
@@ -58,10 +61,10 @@ impl BuildStore {
     pub(super) fn mend(&self, work: &Work, manifest: &Manifest) -> Result<(), BuildError> {
         let folder = self.folder(&manifest.build_ref().digest);
         let write = || BuildError::io("write", &folder, manifest.total_size());
-        let mut mending = Mending {
+        let mending = Mending {
+            folder: &folder,
             tree: &folder.join(TREE),
             work,
-            aside: 0,
         };
         mending.all(manifest).map_err(write())?;
         fs::rename(work.0.join(MANIFEST), folder.join(MANIFEST)).map_err(write())?;
@@ -71,14 +74,13 @@ impl BuildStore {
 
 /// One tree that is put right.
 struct Mending<'a> {
+    folder: &'a Path,
     tree: &'a Path,
     work: &'a Work,
-    /// How many things were moved out of the way.
-    aside: usize,
 }
 
 impl Mending<'_> {
-    fn all(&mut self, manifest: &Manifest) -> io::Result<()> {
+    fn all(&self, manifest: &Manifest) -> io::Result<()> {
         let files = manifest.files().iter();
         let folders: BTreeSet<&str> = files.flat_map(|file| file.path.folders()).collect();
         // The outer ones first, as their names are shorter.
@@ -101,9 +103,9 @@ impl Mending<'_> {
     }
 
     /// Puts one file right, unless it is.
-    fn file(&mut self, file: &ManifestFile) -> io::Result<()> {
+    fn file(&self, file: &ManifestFile) -> io::Result<()> {
         let path = self.tree.join(file.path.as_str());
-        if check_file(&path, file)?.is_none() {
+        if check_file(&path, file)?.is_none() || is_grown_data(&path, file).unwrap_or(false) {
             return Ok(());
         }
         // A file is replaced in one step; whatever runs from it keeps it open.
@@ -120,7 +122,7 @@ impl Mending<'_> {
 
     /// A folder that may be written to, until the end; never a link to one, which would lead out of
     /// the store.
-    fn make_folder(&mut self, path: &Path) -> io::Result<()> {
+    fn make_folder(&self, path: &Path) -> io::Result<()> {
         match fs::symlink_metadata(path) {
             Ok(found) if found.is_dir() => {}
             Ok(_) => {
@@ -133,8 +135,13 @@ impl Mending<'_> {
         disk::set_mode(path, 0o755)
     }
 
-    fn put_aside(&mut self, path: &Path) -> io::Result<()> {
-        self.aside += 1;
-        fs::rename(path, self.work.0.join(format!("aside-{}", self.aside)))
+    /// Out of the way; what is data is kept.
+    fn put_aside(&self, path: &Path) -> io::Result<()> {
+        let name = path.file_name().unwrap_or_default();
+        let to = match may_hold_data(path) {
+            true => next_left(self.folder)?.join(name),
+            false => self.work.fresh("aside"),
+        };
+        fs::rename(path, to)
     }
 }

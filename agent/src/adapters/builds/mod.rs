@@ -4,6 +4,7 @@
 //! root/builds/<digest>/tree/…          the files, read-only
 //! root/builds/<digest>/manifest.json   what they must be
 //! root/builds/<digest>/bundle.tar.zst  as received: for other agents, and to restore a damaged tree
+//! root/builds/<digest>/left/…          what earlier runs left in the tree: moved out by an activation
 //! root/incoming/                       work in progress, emptied at start
 //! root/current -> builds/<digest>/tree
 //! ```
@@ -14,6 +15,8 @@
 mod current;
 mod error;
 mod extract;
+mod grown;
+mod left;
 mod mend;
 mod place;
 mod store;
@@ -22,6 +25,8 @@ mod verify;
 
 pub use current::current_of;
 pub use error::BuildError;
+pub use grown::Grown;
+pub use left::Cleared;
 pub use place::{PlaceError, lead};
 pub use store::{BuildStore, StoredBuild};
 pub use upload::{Imported, Upload};

@@ -171,7 +171,8 @@ impl BuildStore {
     /// Removes a build.
     ///
     /// # Errors
-    /// [`BuildError::InUse`] if `current` points to it, [`BuildError::NotFound`].
+    /// [`BuildError::InUse`] if `current` points to it, [`BuildError::HoldsData`] if databases lie in its
+    /// folder, [`BuildError::NotFound`].
     pub fn remove(&self, build: &BuildRef) -> Result<(), BuildError> {
         let folder = self.folder(&build.digest);
         let write = || BuildError::io("remove", &folder, 0);
@@ -182,6 +183,10 @@ impl BuildStore {
         }
         if !folder.exists() {
             return Err(self.not_found(build));
+        }
+        let data = self.data_of(build)?;
+        if data.holds_data() {
+            return Err(BuildError::holds_data(build, data));
         }
         fs::rename(&folder, work.0.join("removed")).map_err(write())?;
         disk::sync_folder(&self.builds()).map_err(write())
@@ -347,6 +352,16 @@ impl BuildStore {
 /// A folder for work in progress, removed with everything in it when dropped.
 #[derive(Debug)]
 pub(super) struct Work(pub(super) PathBuf);
+
+impl Work {
+    /// A name in it that nothing has.
+    pub(super) fn fresh(&self, name: &str) -> PathBuf {
+        let mut names = (1..).map(|number| self.0.join(format!("{name}-{number}")));
+        // There is always one more.
+        let free = names.find(|path| fs::symlink_metadata(path).is_err());
+        free.unwrap_or_default()
+    }
+}
 
 impl Drop for Work {
     fn drop(&mut self) {

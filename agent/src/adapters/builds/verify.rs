@@ -1,23 +1,22 @@
-//! Whether a stored build is intact, and what else lies in its folder.
+//! Whether a stored build is intact.
 
 use super::error::BuildError;
 use super::extract::tree_mode;
+use super::grown::is_grown_data;
 use super::store::{BuildStore, StoredBuild};
 use crate::adapters::disk;
 use cbddc_domain::build::BuildRef;
-use cbddc_domain::manifest::{Manifest, ManifestFile};
-use std::collections::{BTreeSet, HashSet};
+use cbddc_domain::manifest::ManifestFile;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// How many files beside those of the manifest are told.
-const SURPLUS_TOLD_MAX: usize = 20;
-
 impl BuildStore {
     /// Reads every file of the build again and compares it with the manifest. Files that the manifest
-    /// does not name are no damage: a node writes into the folder that it runs from.
+    /// does not name are no damage: a node writes into the folder that it runs from. Nor is a named file
+    /// that is now a database with other content: to put it right would lose data.
     ///
     /// # Errors
     /// [`BuildError::DamagedTree`] names the first file that is missing or altered.
@@ -43,21 +42,13 @@ impl BuildStore {
         for file in stored.manifest.files() {
             let path = tree.join(file.path.as_str());
             let fault = check_file(&path, file).map_err(BuildError::io("read", &path, 0))?;
-            if let Some(what) = fault {
+            if let Some(what) = fault
+                && !is_grown_data(&path, file).unwrap_or(false)
+            {
                 return Err(damaged(file.path.as_str(), what));
             }
         }
         Ok(stored)
-    }
-
-    /// What lies in the build's folder and is not named in its manifest: files, and folders as one. At
-    /// most 20 are told, in the order of their names.
-    ///
-    /// # Errors
-    /// The build is not here, or its folder cannot be read.
-    pub fn surplus(&self, build: &BuildRef) -> Result<Vec<String>, BuildError> {
-        let (stored, tree) = (self.require(build)?, self.tree(build));
-        find_surplus(&tree, &stored.manifest).map_err(BuildError::io("read", &tree, 0))
     }
 }
 
@@ -85,40 +76,4 @@ pub(super) fn check_file(path: &Path, file: &ManifestFile) -> io::Result<Option<
     } else {
         Some("has other content")
     })
-}
-
-/// The files and folders in the tree that the manifest does not ask for.
-fn find_surplus(tree: &Path, manifest: &Manifest) -> io::Result<Vec<String>> {
-    let files: HashSet<&str> = manifest
-        .files()
-        .iter()
-        .map(|file| file.path.as_str())
-        .collect();
-    let parents: HashSet<&str> = manifest
-        .files()
-        .iter()
-        .flat_map(|file| file.path.folders())
-        .collect();
-    let mut surplus = BTreeSet::new();
-    let mut folders = vec![tree.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder)? {
-            let entry = entry?;
-            let path = entry.path();
-            let relative = path
-                .strip_prefix(tree)
-                .unwrap_or(&path)
-                .to_string_lossy()
-                .into_owned();
-            if entry.file_type()?.is_dir() && parents.contains(relative.as_str()) {
-                folders.push(path);
-            } else if !files.contains(relative.as_str()) {
-                surplus.insert(relative);
-                if surplus.len() > SURPLUS_TOLD_MAX {
-                    surplus.pop_last();
-                }
-            }
-        }
-    }
-    Ok(surplus.into_iter().collect())
 }
