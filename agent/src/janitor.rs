@@ -1,5 +1,7 @@
-//! Takes away snapshots that no way back needs any more, after the node has come to rest.
+//! After the node has come to rest: takes away snapshots that no way back needs any more, and looks at
+//! what the node writes into its build's folder, now and then again.
 
+use crate::adapters::builds::BuildStore;
 use crate::adapters::snapshots::SnapshotStore;
 use crate::adapters::sqlite::SqliteStore;
 use crate::engine::{ACTOR_AGENT, EngineHandle};
@@ -8,7 +10,11 @@ use crate::ports::{JournalLine, World};
 use cbddc_domain::phase::Phase;
 use cbddc_domain::retention::surplus_snapshots;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
+
+/// How long the folder is not looked at where nothing happens: a look reads a few hundred names.
+const LOOK_AGAIN: Duration = Duration::from_secs(600);
 
 /// What the janitor works with.
 pub struct Janitor {
@@ -18,6 +24,8 @@ pub struct Janitor {
     pub world: Arc<dyn World>,
     /// The journal.
     pub store: SqliteStore,
+    /// The builds.
+    pub builds: BuildStore,
     /// The snapshots.
     pub snapshots: Arc<SnapshotStore>,
     /// How many automatic snapshots stay.
@@ -41,11 +49,30 @@ impl Janitor {
             if running.is_some() && running != tidied {
                 tidied = running;
                 self.tidy().await;
+                self.look().await;
             }
             tokio::select! {
                 () = stop.cancelled() => return,
+                () = tokio::time::sleep(LOOK_AGAIN) => self.look().await,
                 news = changed.changed() => if news.is_err() { return },
             }
+        }
+    }
+
+    /// Looks at what the node has written into its build's folder: its status tells the newest look.
+    async fn look(&self) {
+        let node = self.engine.node();
+        let running = node.phase.running();
+        let Some(running) = running.and_then(|number| node.history.get(number)) else {
+            return;
+        };
+        let (builds, build) = (self.builds.clone(), running.release.build.clone());
+        let looked = tokio::task::spawn_blocking(move || builds.grown(&build)).await;
+        if let Ok(Err(error)) = looked {
+            tracing::warn!(
+                error = error_chain(&error),
+                "the build's folder was not looked at"
+            );
         }
     }
 

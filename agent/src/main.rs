@@ -305,6 +305,7 @@ async fn run_agent(config: Config) -> anyhow::Result<()> {
         engine: handle.clone(),
         world: world.clone(),
         store: store.clone(),
+        builds: builds.clone(),
         snapshots: snapshots.clone(),
         kept: config
             .limits

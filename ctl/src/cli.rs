@@ -150,6 +150,19 @@ pub enum BuildCommand {
     Push(PushArgs),
     /// The builds on every node.
     List(NodesArgs),
+    /// One build on every node, and what the nodes have written into its folder.
+    Show(ShowBuildArgs),
+}
+
+/// `cbctl build show`.
+#[derive(Debug, Clone, Args)]
+pub struct ShowBuildArgs {
+    /// The build, NAME@VERSION.
+    #[arg(value_name = "NAME@VERSION")]
+    pub build: BuildId,
+    /// Which nodes.
+    #[command(flatten)]
+    pub nodes: NodesArgs,
 }
 
 /// `cbctl build pack`.

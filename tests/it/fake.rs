@@ -193,6 +193,13 @@ impl BuildService for Fake {
         Ok(Response::new(v1::ListBuildsResponse::default()))
     }
 
+    async fn show_build(
+        &self,
+        _: Request<v1::ShowBuildRequest>,
+    ) -> Result<Response<v1::ShowBuildResponse>, Status> {
+        Err(Status::not_found("nothing here"))
+    }
+
     async fn fetch_build(
         &self,
         _: Request<v1::FetchBuildRequest>,

@@ -1,6 +1,7 @@
 //! What goes wrong on a real mesh: bad builds, killed clients, killed agents, ways back.
 
 mod bad_builds;
+mod data_inside;
 mod halts;
 mod killed_agents;
 mod killed_clients;

@@ -30,7 +30,7 @@ impl Files for HostFiles {
     }
 }
 
-/// The regular files that a process has open for writing.
+/// The regular files that a process has open for writing, or mapped to memory that it shares with them.
 pub fn open_files(pid: u32) -> io::Result<OpenFiles> {
     let mut found = OpenFiles::default();
     for entry in fs::read_dir(format!("/proc/{pid}/fd"))?.flatten() {
@@ -50,11 +50,30 @@ pub fn open_files(pid: u32) -> io::Result<OpenFiles> {
         }
         found.written.push(path);
     }
+    found.written.extend(written_maps(pid));
     found.written.sort();
     found.written.dedup();
     found.databases.sort();
     found.databases.dedup();
     Ok(found)
+}
+
+/// The files behind shared memory that may be written to (`man 5 proc_pid_maps`): a mapping outlives its
+/// file descriptor.
+fn written_maps(pid: u32) -> Vec<PathBuf> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+    let path = |line: &str| {
+        let mut fields = line.splitn(6, ' ').map(str::trim);
+        let shared = fields.nth(1).is_some_and(|rights| {
+            let rights = rights.as_bytes();
+            rights.get(1) == Some(&b'w') && rights.get(3) == Some(&b's')
+        });
+        let path = fields
+            .nth(3)
+            .filter(|path| shared && path.starts_with('/'))?;
+        Some(PathBuf::from(path)).filter(|path| path.is_file())
+    };
+    maps.lines().filter_map(path).collect()
 }
 
 fn is_written(pid: u32, number: &str) -> bool {

@@ -46,6 +46,11 @@ pub(crate) fn is_database(path: &Path) -> io::Result<bool> {
     Ok(begins_a_database(&head, found.len()))
 }
 
+/// The same; what cannot be read is none.
+pub(crate) fn holds_database(path: &Path) -> bool {
+    is_database(path).unwrap_or(false)
+}
+
 /// The same by the first bytes of a file of that length, in bytes.
 fn begins_a_database(head: &[u8], length: u64) -> bool {
     head.starts_with(SQLITE)

@@ -46,6 +46,7 @@ pub const TABLE: &[(&str, Access)] = {
     &[
         ("/cbddc.agent.v1.BuildService/PushBuild", People(OPERATORS)),
         ("/cbddc.agent.v1.BuildService/ListBuilds", Members),
+        ("/cbddc.agent.v1.BuildService/ShowBuild", Members),
         (
             "/cbddc.agent.v1.BuildService/FetchBuild",
             Access::PeopleOrAgents(OPERATORS),

@@ -5,8 +5,9 @@ use crate::adapters::builds::{BuildError, StoredBuild, Upload};
 use crate::engine::ACTOR_AGENT;
 use crate::error_chain;
 use crate::ports::JournalLine;
-use cbddc_domain::build::BuildRef;
-use cbddc_proto::convert::required;
+use cbddc_domain::build::{BuildRef, Digest};
+use cbddc_domain::node::Node;
+use cbddc_proto::convert::{required, text};
 use cbddc_proto::v1::build_service_server::BuildService;
 use cbddc_proto::{CHUNK_BYTES, v1};
 use std::io::Read;
@@ -78,20 +79,19 @@ impl BuildService for Services {
         let (list, current, free_bytes) =
             blocking(move || Ok((builds.list()?, builds.current()?, builds.free_bytes()?))).await?;
         let node = self.engine.node();
-        let message = |stored: StoredBuild| v1::BuildInfo {
-            build: Some((&stored.build).into()),
-            size: stored.manifest.total_size(),
-            files: stored.manifest.files().len() as u64,
-            current: current == Some(stored.build.digest),
-            revoked: node
-                .register
-                .revoked(&stored.build.digest)
-                .map(|r| r.reason.clone())
-                .unwrap_or_default(),
-            changes_persistence: stored.manifest.changes_persistence(),
-        };
-        let builds = list.into_iter().map(message).collect();
-        Ok(Response::new(v1::ListBuildsResponse { builds, free_bytes }))
+        let builds = list.iter().map(|stored| info(stored, current, &node));
+        Ok(Response::new(v1::ListBuildsResponse {
+            builds: builds.collect(),
+            free_bytes,
+        }))
+    }
+
+    async fn show_build(
+        &self,
+        request: Request<v1::ShowBuildRequest>,
+    ) -> Result<Response<v1::ShowBuildResponse>, Status> {
+        let given = text("build", request.into_inner().build).map_err(malformed)?;
+        self.show(&given).await.map(Response::new)
     }
 
     type FetchBuildStream =
@@ -141,7 +141,22 @@ fn write(mut upload: Upload, chunk: &[u8]) -> Result<Upload, BuildError> {
     Ok(upload)
 }
 
-async fn blocking<T: Send + 'static>(
+/// What there is to say of a stored build at once.
+pub(super) fn info(stored: &StoredBuild, current: Option<Digest>, node: &Node) -> v1::BuildInfo {
+    let revoked = node.register.revoked(&stored.build.digest);
+    v1::BuildInfo {
+        build: Some((&stored.build).into()),
+        size: stored.manifest.total_size(),
+        files: stored.manifest.files().len() as u64,
+        current: current == Some(stored.build.digest),
+        revoked: revoked
+            .map(|found| found.reason.clone())
+            .unwrap_or_default(),
+        changes_persistence: stored.manifest.changes_persistence(),
+    }
+}
+
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, BuildError> + Send + 'static,
 ) -> Result<T, Status> {
     let done = tokio::task::spawn_blocking(work).await;

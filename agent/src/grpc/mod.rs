@@ -5,6 +5,7 @@ pub mod access;
 mod adoption;
 mod authority;
 mod builds;
+mod data_inside;
 mod health;
 mod joining;
 mod journal;

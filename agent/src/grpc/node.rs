@@ -209,6 +209,10 @@ impl Services {
                 reason: freeze.reason.clone(),
                 until_wall_ms: freeze.until_wall_ms,
             }),
+            notes: running
+                .and_then(|generation| self.grown_note(&generation.release.build))
+                .into_iter()
+                .collect(),
         }
     }
 }

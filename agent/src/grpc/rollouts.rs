@@ -47,6 +47,9 @@ impl RolloutService for Services {
         }
         if let Some(next) = &next {
             self.check_ready(next).await?;
+            if prepare.kind == ProposalKind::Rollout {
+                self.refuse_data_inside(&next.build).await?;
+            }
         }
         self.engine
             .tell(Event::Prepare(Box::new(prepare)), &holder)
@@ -83,6 +86,9 @@ impl RolloutService for Services {
             .and_then(TryInto::try_into)
             .map_err(malformed)?;
         let changes_persistence = self.changes_persistence(&release).await?;
+        // Looked at again: waves and soaks may lie between. Here the node still serves, and to refuse
+        // costs it nothing; once it is stopped, what is found is told and stops nobody.
+        self.refuse_data_inside(&release.build).await?;
         let event = Event::Activate {
             epoch: required("epoch", request.epoch).map_err(malformed)?.into(),
             release: Box::new(release),

@@ -1,10 +1,13 @@
 //! `cbctl build`.
 
+mod show;
+
 use crate::cli::{BuildCommand, NodesArgs, Output, PackArgs, PushArgs};
 use crate::error::{CtlError, Exit};
 use crate::mesh::{Session, client};
 use crate::render::{self, NodeRow, Table};
 use cbddc_domain::build::BuildRef;
+use cbddc_domain::id::NodeName;
 use cbddc_domain::units::show_size_bytes;
 use cbddc_pack::{self as pack, PackOptions};
 use cbddc_proto::convert::{Malformed, required};
@@ -111,6 +114,7 @@ pub(super) async fn run(
         BuildCommand::Pack(arguments) => pack(&arguments, output),
         BuildCommand::Push(arguments) => push(&arguments, session, output).await,
         BuildCommand::List(arguments) => list(&arguments, session, output).await,
+        BuildCommand::Show(arguments) => show::run(&arguments, session, output).await,
     }
 }
 
@@ -238,16 +242,8 @@ async fn list(arguments: &NodesArgs, session: &Session, output: Output) -> Resul
 
 fn builds(answer: v1::ListBuildsResponse) -> Result<BuildsOnNode, Malformed> {
     let build = |info: v1::BuildInfo| {
-        let build = BuildRef::try_from(required("build", info.build)?)?;
-        Ok(BuildJson {
-            build: build.id.to_string(),
-            digest: build.digest.to_string(),
-            size: info.size,
-            files: info.files,
-            current: info.current,
-            revoked: Some(info.revoked).filter(|why| !why.is_empty()),
-            changes_persistence: info.changes_persistence,
-        })
+        let build = BuildRef::try_from(required("build", info.build.clone())?)?;
+        Ok(build_json(&build, info))
     };
     Ok(BuildsOnNode {
         builds: answer
@@ -259,21 +255,41 @@ fn builds(answer: v1::ListBuildsResponse) -> Result<BuildsOnNode, Malformed> {
     })
 }
 
+fn build_json(build: &BuildRef, info: v1::BuildInfo) -> BuildJson {
+    BuildJson {
+        build: build.id.to_string(),
+        digest: build.digest.to_string(),
+        size: info.size,
+        files: info.files,
+        current: info.current,
+        revoked: Some(info.revoked).filter(|why| !why.is_empty()),
+        changes_persistence: info.changes_persistence,
+    }
+}
+
+/// The columns of tables with builds.
+const COLUMNS: [&str; 7] = [
+    "NODE", "BUILD", "DIGEST", "SIZE", "FILES", "CURRENT", "REVOKED",
+];
+
+/// A build's row.
+fn cells(node: &NodeName, build: &BuildJson) -> [String; COLUMNS.len()] {
+    [
+        node.to_string(),
+        build.build.clone(),
+        build.digest.chars().take(12).collect(),
+        show_size_bytes(build.size),
+        build.files.to_string(),
+        if build.current { "yes" } else { "no" }.to_owned(),
+        build.revoked.clone().unwrap_or_default(),
+    ]
+}
+
 fn list_table(nodes: &[NodeRow<BuildsOnNode>]) -> String {
-    let mut table = Table::new(&[
-        "NODE", "BUILD", "DIGEST", "SIZE", "FILES", "CURRENT", "REVOKED",
-    ]);
+    let mut table = Table::new(&COLUMNS);
     for row in nodes {
         for build in row.result.iter().flat_map(|found| &found.builds) {
-            table.row([
-                row.node.to_string(),
-                build.build.clone(),
-                build.digest.chars().take(12).collect(),
-                show_size_bytes(build.size),
-                build.files.to_string(),
-                if build.current { "yes" } else { "no" }.to_owned(),
-                build.revoked.clone().unwrap_or_default(),
-            ]);
+            table.row(cells(&row.node, build));
         }
     }
     table.render()

@@ -1,6 +1,7 @@
 //! `cbctl rollout`.
 
 mod before;
+mod data_inside;
 mod look;
 mod planning;
 

@@ -50,6 +50,7 @@ struct NodeStatus {
     drained: Option<Stop>,
     quarantined: Option<Stop>,
     frozen: Option<Stop>,
+    notes: Vec<String>,
     node_pid: Option<u32>,
     #[serde(skip)]
     held_epoch: Epoch,
@@ -92,6 +93,8 @@ struct Summary {
     findings: Vec<String>,
     /// What triggers have come to, and what is stopped until further notice, as `NODE: SENTENCE`.
     stops: Vec<String>,
+    /// What is worth knowing and needs nobody now, as `SENTENCE (NODES)`.
+    notes: Vec<String>,
     /// The members that hold the issuing authority; `null`: no member said.
     issuers: Option<Vec<NodeName>>,
     /// Members that the mesh counts on, and that do not vote.
@@ -171,6 +174,7 @@ fn node_status(given: v1::GetStatusResponse) -> Result<NodeStatus, Malformed> {
             reason: freeze.reason,
             until: Some(values::moment(freeze.until_wall_ms)),
         }),
+        notes: given.notes,
         node_pid: Some(given.node_pid).filter(|pid| *pid > 0),
         held_epoch,
         register: required("register", given.register)?.try_into()?,

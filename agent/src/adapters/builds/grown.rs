@@ -8,16 +8,17 @@ use super::error::BuildError;
 use super::store::BuildStore;
 use crate::adapters::databases::is_database;
 use crate::adapters::disk;
-use cbddc_domain::build::BuildRef;
+use cbddc_domain::build::{BuildRef, Digest};
 use cbddc_domain::manifest::ManifestFile;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{MutexGuard, PoisonError};
 
 /// How many files, folders or databases are told by name.
-const TOLD_MAX: usize = 20;
+pub const NAMES_TOLD_MAX: usize = 20;
 
 /// How many files beside those of the manifest are looked at, so that a look ends: more than any node is
 /// known to write.
@@ -74,7 +75,24 @@ impl BuildStore {
         let (stored, tree) = (self.require(build)?, self.tree(build));
         let look =
             look(&tree, stored.manifest.files()).map_err(BuildError::io("read", &tree, 0))?;
-        Ok(look.told())
+        let grown = look.told();
+        self.looks().insert(build.digest, grown.clone());
+        Ok(grown)
+    }
+
+    /// What the newest look into the build's folder has found; nothing: there was none since the agent
+    /// began. Reads no disk.
+    pub fn remembered(&self, build: &BuildRef) -> Option<Grown> {
+        self.looks().get(&build.digest).cloned()
+    }
+
+    pub(super) fn forget_look(&self, build: &BuildRef) {
+        self.looks().remove(&build.digest);
+    }
+
+    fn looks(&self) -> MutexGuard<'_, BTreeMap<Digest, Grown>> {
+        // A poisoned lock still holds whole values: they are only ever replaced.
+        self.0.looks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -199,14 +217,14 @@ impl Look {
 
     fn found_database(&mut self, path: &Path) {
         self.databases.insert(path.to_string_lossy().into_owned());
-        if self.databases.len() > TOLD_MAX {
+        if self.databases.len() > NAMES_TOLD_MAX {
             self.databases.pop_last();
         }
     }
 
     /// What of it is told.
     pub(super) fn told(self) -> Grown {
-        let names = self.entries.iter().take(TOLD_MAX);
+        let names = self.entries.iter().take(NAMES_TOLD_MAX);
         Grown {
             names: names
                 .map(|entry| entry.path.to_string_lossy().into_owned())

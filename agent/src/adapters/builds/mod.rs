@@ -25,7 +25,7 @@ mod verify;
 
 pub use current::current_of;
 pub use error::BuildError;
-pub use grown::Grown;
+pub use grown::{Grown, NAMES_TOLD_MAX};
 pub use left::Cleared;
 pub use place::{PlaceError, lead};
 pub use store::{BuildStore, StoredBuild};

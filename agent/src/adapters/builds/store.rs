@@ -2,10 +2,12 @@
 
 use super::error::BuildError;
 use super::extract::{OpenBundle, parse_manifest};
+use super::grown::Grown;
 use super::upload::{Imported, Upload};
 use crate::adapters::disk;
 use cbddc_domain::build::{BuildId, BuildRef, Digest};
 use cbddc_domain::manifest::{Limits, Manifest, ManifestFile};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -20,16 +22,18 @@ pub(super) const INCOMING: &str = "incoming";
 
 /// The builds on this host. Clones share one store.
 #[derive(Debug, Clone)]
-pub struct BuildStore(Arc<Inner>);
+pub struct BuildStore(pub(super) Arc<Inner>);
 
 #[derive(Debug)]
-struct Inner {
+pub(super) struct Inner {
     root: PathBuf,
     limits: Limits,
     /// Held while `builds` or `current` change.
     changes: Mutex<()>,
     /// Names the folders of work in progress.
     works: AtomicU64,
+    /// What the newest looks into the folders of builds have found; one for each stored build.
+    pub(super) looks: Mutex<BTreeMap<Digest, Grown>>,
 }
 
 /// A build in the store.
@@ -54,6 +58,7 @@ impl BuildStore {
             limits,
             changes: Mutex::new(()),
             works: AtomicU64::new(0),
+            looks: Mutex::default(),
         };
         let store = Self(Arc::new(inner));
         for folder in [store.builds(), store.incoming()] {
@@ -189,6 +194,7 @@ impl BuildStore {
             return Err(BuildError::holds_data(build, data));
         }
         fs::rename(&folder, work.0.join("removed")).map_err(write())?;
+        self.forget_look(build);
         disk::sync_folder(&self.builds()).map_err(write())
     }
 

@@ -1,5 +1,6 @@
 //! What a rollout would do. Changes nothing.
 
+use super::data_inside;
 use crate::away::Away;
 use crate::cli::{Output, PlanArgs, TimingArgs, WaveArgs};
 use crate::error::{CtlError, Exit};
@@ -84,6 +85,12 @@ pub(super) async fn plan(
         );
     }
     let changing = changing(&targets, &release, survey);
+    data_inside::check(
+        &changing.iter().cloned().collect(),
+        &release.build.id,
+        session,
+    )
+    .await?;
     Ok(Plan {
         id: random_id()?,
         waves: waves(

@@ -41,6 +41,7 @@ pub(super) fn summary(rows: &[NodeRow<NodeStatus>], file: &BTreeSet<NodeName>) -
         owed: owed.collect(),
         findings: findings.collect(),
         stops: stops(&answers),
+        notes: notes(&answers),
         issuers: None,
         voteless: Vec::new(),
         last_seen: silent(rows).map(|node| (node.clone(), None)).collect(),
@@ -89,6 +90,18 @@ fn stops(answers: &[(&NodeName, &NodeStatus)]) -> Vec<String> {
         });
     told.extend(freezes);
     told
+}
+
+/// What is alike on several nodes is said once.
+fn notes(answers: &[(&NodeName, &NodeStatus)]) -> Vec<String> {
+    let mut told: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (node, status) in answers {
+        for note in &status.notes {
+            told.entry(note).or_default().push(node.as_str());
+        }
+    }
+    let said = |(note, nodes): (&str, Vec<&str>)| format!("{note} ({})", nodes.join(", "));
+    told.into_iter().map(said).collect()
 }
 
 fn silent(rows: &[NodeRow<NodeStatus>]) -> impl Iterator<Item = &NodeName> {
@@ -238,6 +251,9 @@ pub(super) fn sentences(summary: &Summary) -> String {
         if let Some(seen) = seen {
             let _ = writeln!(text, "away: {node} was last seen by the mesh {seen}");
         }
+    }
+    for note in &summary.notes {
+        let _ = writeln!(text, "note: {note}");
     }
     for node in &summary.voteless {
         let _ = writeln!(
