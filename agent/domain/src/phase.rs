@@ -161,6 +161,10 @@ pub struct Revert {
     pub restore: Option<String>,
     /// How often the present step has failed.
     pub failures: u32,
+    /// Generations that it was to lead to and that `current` could not be pointed to: their builds are
+    /// damaged.
+    #[serde(default)]
+    pub unusable: Vec<GenerationNumber>,
 }
 
 /// The steps of a revert, in order.

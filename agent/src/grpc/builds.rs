@@ -176,7 +176,8 @@ pub(super) fn build_error(error: &BuildError) -> Status {
         BuildError::Io { .. }
         | BuildError::StoredManifest { .. }
         | BuildError::StrangeCurrent(_)
-        | BuildError::DamagedTree { .. } => (Code::Internal, "build_store"),
+        | BuildError::DamagedTree { .. }
+        | BuildError::BeyondRepair { .. } => (Code::Internal, "build_store"),
         BuildError::Pack(_) => (Code::FailedPrecondition, "folder_unfit"),
         BuildError::BundleTooLarge { .. }
         | BuildError::Truncated

@@ -218,3 +218,47 @@ fn a_member_that_is_away_and_was_not_meant_leaves_no_doubt() {
     mesh.start_agent(2);
     mesh.wait_until_all_run("1.0", LIMIT);
 }
+
+#[test]
+fn a_way_back_whose_build_is_beyond_repair_gives_way_to_the_next_one() {
+    let mesh = mesh_on_1_0(options(Duration::from_secs(4), Duration::from_secs(8)));
+    roll_out(&mesh, "1.1");
+    mesh.make_build("1.2", "unhealthy-after=0");
+    // The disk of the canary's host loses a file of 1.1, and a part of the bundle beside it.
+    let tree = mesh.node(0).folder.join("state/store/current");
+    let tree = tree.canonicalize().expect("`current` points to a build");
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&tree, open).expect("a mode");
+    std::fs::remove_file(tree.join("version")).expect("a removal");
+    std::fs::write(tree.with_file_name("bundle.tar.zst"), "cut off").expect("a file");
+    mesh.cbctl(&mesh.rollout("1.2")).expect(4);
+    // It went on with 1.0, and then got 1.1, which is what is decided, from a peer.
+    mesh.wait_until_all_run("1.1", LIMIT);
+    let lines = mesh.journal(0);
+    let text = |line: &Value| line["text"].as_str().unwrap_or_default().to_owned();
+    let of = |kind: &str| {
+        lines
+            .iter()
+            .filter(|line| line["kind"] == kind)
+            .map(text)
+            .collect::<Vec<_>>()
+    };
+    let (next, failed) = (
+        of("next_way_back").join("\n"),
+        of("effect_failed").join("\n"),
+    );
+    assert!(
+        next.contains("going back to generation 1 instead, cbddc@1.0"),
+        "{next}"
+    );
+    let words =
+        "cbddc@1.1 is damaged in the build store (`version` is missing), and cannot be put right";
+    assert!(failed.contains(words), "{failed}");
+    assert!(
+        of("reverted")
+            .iter()
+            .any(|text| text == "back on generation 1"),
+        "{lines:?}"
+    );
+    assert!(of("stuck").is_empty(), "{lines:?}");
+}

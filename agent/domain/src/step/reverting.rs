@@ -2,7 +2,7 @@
 
 use super::Turn;
 use super::switching::purpose_epoch;
-use crate::generation::{Fallback, GenerationNumber};
+use crate::generation::{Fallback, Generation, GenerationNumber};
 use crate::node::Effect;
 use crate::phase::{Cause, CauseKind, Phase, Purpose, Revert, RevertStep, SwitchStep};
 
@@ -10,6 +10,9 @@ use crate::register::Epoch;
 
 /// How often a step of a revert is tried before a person is needed.
 const REVERT_TRIES: u32 = 3;
+
+/// How many ways back are tried before a person is needed: each try is time in which nothing runs.
+const WAYS_BACK_MAX: usize = 3;
 
 impl Turn<'_> {
     /// Begins the way back from a switch or a probation (rule 10: it closes the epoch).
@@ -54,7 +57,7 @@ impl Turn<'_> {
         if let (true, Some(epoch)) = (rollout, epoch) {
             self.close(epoch, &text);
         }
-        let to = self.choose_fallback(from, left, kind);
+        let to = self.choose_fallback(from, left, kind, &[]);
         let cause = Cause { kind, text };
         self.node.phase = Phase::Reverting(Revert {
             from,
@@ -64,6 +67,7 @@ impl Turn<'_> {
             at: RevertStep::Stop,
             restore,
             failures: 0,
+            unusable: Vec::new(),
         });
         self.order(Effect::Stop);
     }
@@ -83,12 +87,14 @@ impl Turn<'_> {
     }
 
     /// Rule 11: only a committed, unrevoked generation, best the one that the record orders.
-    /// What a trigger made the node leave is no way back, whatever the record orders.
+    /// What a trigger made the node leave is no way back, whatever the record orders; nor is what is
+    /// `unusable`, and what follows that is further away (see [`Turn::replaces`]).
     fn choose_fallback(
         &self,
         from: Fallback,
         left: GenerationNumber,
         kind: CauseKind,
+        unusable: &[GenerationNumber],
     ) -> Option<Fallback> {
         let triggered = kind == CauseKind::Triggered;
         let usable = |number: &GenerationNumber| {
@@ -101,6 +107,9 @@ impl Turn<'_> {
                         .register
                         .revoked(&generation.release.build.digest)
                         .is_none()
+                    && unusable
+                        .iter()
+                        .all(|tried| self.replaces(*number, *tried, left))
             })
         };
         let numbers = || {
@@ -127,6 +136,27 @@ impl Turn<'_> {
             Fallback::Generation(number) if usable(&number) => Some(from),
             Fallback::Generation(_) => numbers().find(usable).map(Fallback::Generation),
         }
+    }
+
+    /// Whether a generation can be gone back to in the place of one that was tried: another build, not the
+    /// release that is left, and no change of the persistence format between the two, since what runs on
+    /// one side of it cannot read what the other has written.
+    fn replaces(
+        &self,
+        number: GenerationNumber,
+        tried: GenerationNumber,
+        left: GenerationNumber,
+    ) -> bool {
+        let between = number.min(tried) + 1..=number.max(tried);
+        let changes = |generation: &Generation| {
+            generation.number != left
+                && generation.changes_persistence
+                && between.contains(&generation.number)
+        };
+        let release = self.release_of(number);
+        release.build != self.release_of(tried).build
+            && release != self.release_of(left)
+            && !self.node.history.iter().any(changes)
     }
 
     pub(super) fn revert_step_done(&mut self, revert: Revert) {
@@ -163,7 +193,8 @@ impl Turn<'_> {
         };
         if matches!(at, RevertStep::Point | RevertStep::Start) {
             // A revocation may have come in since the way back was chosen.
-            let to = self.choose_fallback(revert.from, revert.left, revert.cause.kind);
+            let Revert { from, left, .. } = revert;
+            let to = self.choose_fallback(from, left, revert.cause.kind, &revert.unusable);
             // The earlier choice may run already, where only its check has failed.
             revert.at = if to == revert.to {
                 at
@@ -234,6 +265,32 @@ impl Turn<'_> {
         self.say("reverted", text);
     }
 
+    /// What could not be pointed to is damaged beyond repair: whether there is another way back instead,
+    /// which the revert then leads to.
+    fn try_next_way_back(&mut self, revert: &mut Revert) -> bool {
+        let Some(Fallback::Generation(tried)) = revert.to else {
+            return false;
+        };
+        revert.unusable.push(tried);
+        let Revert { from, left, .. } = *revert;
+        let next = self.choose_fallback(from, left, revert.cause.kind, &revert.unusable);
+        let Some(Fallback::Generation(number)) = next else {
+            return false;
+        };
+        if revert.unusable.len() >= WAYS_BACK_MAX {
+            return false;
+        }
+        let (tried, release) = (self.release_of(tried), self.release_of(number));
+        let text = format!(
+            "{tried} cannot be gone back to, because its build cannot be used: going back to generation \
+             {number} instead, {release}"
+        );
+        self.say("next_way_back", text);
+        revert.to = next;
+        revert.failures = 0;
+        true
+    }
+
     fn stuck(&mut self, why: &str) {
         if let Phase::Reverting(revert) = &self.node.phase
             && revert.at == RevertStep::Restore
@@ -283,7 +340,8 @@ impl Turn<'_> {
             Some(Fallback::Generation(number)) => Some(number),
             Some(Fallback::Nothing) | None => None,
         };
-        let mut tried = to.into_iter().chain([revert.left]);
+        let unusable = revert.unusable.iter().copied();
+        let mut tried = to.into_iter().chain([revert.left]).chain(unusable);
         tried.any(|number| self.release_of(number) == target)
     }
 
@@ -294,6 +352,10 @@ impl Turn<'_> {
         }
         revert.failures += 1;
         if revert.failures >= REVERT_TRIES {
+            if revert.at == RevertStep::Point && self.try_next_way_back(&mut revert) {
+                self.node.phase = Phase::Reverting(revert);
+                return self.take_revert_step(RevertStep::Point);
+            }
             return self.stuck(error);
         }
         // A node that was not ready may have ended: start it again before checking again.

@@ -2,6 +2,7 @@
 
 mod halts;
 mod hosts;
+mod next_way_back;
 mod stops;
 mod triggers;
 mod voters;

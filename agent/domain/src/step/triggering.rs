@@ -245,6 +245,7 @@ impl Turn<'_> {
             at: RevertStep::Drain,
             restore,
             failures: 0,
+            unusable: Vec::new(),
         });
         self.order(Effect::Drain);
     }

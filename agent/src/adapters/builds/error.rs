@@ -132,6 +132,20 @@ pub enum BuildError {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// A stored build is damaged, and so is the bundle that it could be restored from.
+    #[error(
+        "{build} is damaged in the build store ({damage}), and cannot be put right from its kept bundle: \
+         push the build again"
+    )]
+    BeyondRepair {
+        /// Which build.
+        build: BuildRef,
+        /// What is wrong with its files.
+        damage: String,
+        /// Why the bundle cannot be used.
+        #[source]
+        source: Box<BuildError>,
+    },
     /// The build is the one that `current` points to.
     #[error("{0} is the build that this node runs, so it cannot be removed")]
     InUse(BuildRef),
@@ -151,6 +165,19 @@ pub enum BuildError {
 }
 
 impl BuildError {
+    pub(super) fn beyond_repair(build: &BuildRef, damage: &Self, source: Self) -> Self {
+        let damage = if let Self::DamagedTree { path, what, .. } = damage {
+            format!("`{path}` {what}")
+        } else {
+            damage.to_string()
+        };
+        Self::BeyondRepair {
+            build: build.clone(),
+            damage,
+            source: Box::new(source),
+        }
+    }
+
     pub(super) fn holds_data(build: &BuildRef, data: Grown) -> Self {
         Self::HoldsData {
             build: build.clone(),

@@ -22,8 +22,8 @@ impl BuildStore {
     /// Returns what had been wrong, if anything was.
     ///
     /// # Errors
-    /// It is not here, or the kept bundle is damaged too: then nothing changes, and importing the
-    /// build again repairs it.
+    /// It is not here, or [`BuildError::BeyondRepair`], as the kept bundle cannot be used either: then
+    /// nothing changes, and importing the build again repairs it.
     pub fn make_sound(
         &self,
         build: &BuildRef,
@@ -32,7 +32,8 @@ impl BuildStore {
             Ok(stored) => Ok((stored, None)),
             Err(error @ BuildError::NotFound { .. }) => Err(error),
             Err(damage) => {
-                self.repair(build)?;
+                self.repair(build)
+                    .map_err(|error| BuildError::beyond_repair(build, &damage, error))?;
                 Ok((self.verify(build)?, Some(damage)))
             }
         }
