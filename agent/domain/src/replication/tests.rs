@@ -1,7 +1,8 @@
 //! One case per finding and per known false alarm, on three nodes that write in turn.
 
 use super::{
-    CLOCK_AHEAD_ROUNDS, FINDINGS_TOLD_MAX, FindingKind, MeshWatch, PeerView, Round, STALLED_ROUNDS,
+    Accepted, CLOCK_AHEAD_ROUNDS, FINDINGS_TOLD_MAX, FindingKind, MeshWatch, PeerView, Round,
+    STALLED_ROUNDS,
 };
 use crate::hlc::Hlc;
 use crate::id::NodeName;
@@ -788,6 +789,61 @@ fn a_clock_that_names_what_nobody_holds_is_the_fault_of_its_own_node() {
     rows(&mut views, 3).pop();
     views.get_mut(&name(3)).unwrap().truncated = true;
     assert_eq!(after(rounds + 2, &views).findings, []);
+}
+
+/// What a round came to, taken as it is for a minute.
+fn taken(round: Round) -> Option<Accepted> {
+    Some(Accepted {
+        reason: "known".into(),
+        window_ms: 60_000,
+        found: round.totals,
+        late: round.late,
+    })
+}
+
+#[test]
+fn what_was_accepted_before_does_not_count_again_and_what_is_more_does() {
+    let mut views = mesh(3, 4);
+    rows(&mut views, 1).remove(7);
+    let accepted = taken(after(3, &views));
+    let look = |views: &Views| {
+        let watch = MeshWatch::new(SINCE).with_accepted(accepted.clone());
+        last_round(watch, 3, views)
+    };
+    let round = look(&views);
+    assert_eq!(round.verdict(), MeshVerdict::Passed, "{round:?}");
+    assert_eq!(dedup(kinds(&round)), [(Missed, "n1"), (ChainGap, "n1")]);
+    // One more, and the same on another node, and another kind.
+    let mut more = views.clone();
+    rows(&mut more, 1).remove(3);
+    assert!(matches!(look(&more).verdict(), MeshVerdict::Failed(_)));
+    let mut other = views.clone();
+    rows(&mut other, 2).remove(7);
+    assert!(matches!(look(&other).verdict(), MeshVerdict::Failed(_)));
+    let again = rows(&mut views, 1)[3].clone();
+    rows(&mut views, 1).push(again);
+    let MeshVerdict::Failed(why) = look(&views).verdict() else {
+        panic!("a duplicate was accepted");
+    };
+    assert!(why.starts_with("n1 holds an event more than once"), "{why}");
+}
+
+#[test]
+fn a_node_that_lacked_events_before_is_not_waited_for_and_nothing_is_said_of_it() {
+    let mut views = mesh(3, 4);
+    let short = views[&name(1)].events[..6].to_vec();
+    views.insert(name(1), view(1, &short));
+    let before = after(5, &views);
+    assert!(is_pending(&before));
+    let watch = MeshWatch::new(SINCE).with_accepted(taken(before));
+    let rounds = usize::try_from(STALLED_ROUNDS).unwrap() + 5;
+    let round = last_round(watch, rounds, &views);
+    assert_eq!(round.verdict(), MeshVerdict::Passed, "{round:?}");
+    let proof = round.proof();
+    assert!(
+        proof.contains("not asked of n1, as accepted before"),
+        "{proof}"
+    );
 }
 
 /// All nodes declare collections, as they do since 1.0.
