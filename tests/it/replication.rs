@@ -77,10 +77,31 @@ fn audit(mesh: &TestMesh, more: &[&str]) -> Ran {
     let line = [&line[..], quiesce, more].concat();
     // A node that was killed by the test may be away once more until its agent is content with it: the
     // audit says so, and proves nothing.
-    mesh.wait_for("an audit meets every node", LIMIT, |mesh| {
+    let ran = mesh.wait_for("an audit meets every node", LIMIT, |mesh| {
         let ran = mesh.cbctl(&line);
         (ran.code != 3).then_some(ran)
-    })
+    });
+    let json = ran.json();
+    let nodes = json["nodes"].as_array().expect("nodes").iter();
+    assert_sums(nodes.map(|row| &row["result"]), &json["events"], &ran);
+    ran
+}
+
+/// Every event is accounted for on every node.
+#[track_caller]
+fn assert_sums<'a>(nodes: impl Iterator<Item = &'a Value>, events: &Value, ran: &Ran) {
+    for node in nodes {
+        // Events are counted over all clusters.
+        if node["cluster"]
+            .as_str()
+            .is_some_and(|name| !name.is_empty())
+        {
+            continue;
+        }
+        let parts = ["held", "missed", "behind", "not_wanted", "pruned"];
+        let parts = parts.map(|part| node[part].as_u64().expect("a number"));
+        assert_eq!(Some(parts.iter().sum()), events.as_u64(), "{ran}");
+    }
 }
 
 /// How many findings of each kind there are.

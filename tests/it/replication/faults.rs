@@ -105,6 +105,13 @@ fn exchanged_hashes_are_told_apart() {
         assert_eq!(ran.code, 0, "a note: {ran}");
         let found = findings(&ran, "snapshot-swapped");
         assert!(found.iter().all(|finding| finding["on"] == json!(["n2"])));
+        // What is alike is shown together: one line for each origin.
+        let ran = mesh.cbctl(&["replication", "audit"]).expect(0);
+        let lines = ran.stdout.lines();
+        let alike =
+            lines.filter(|line| line.starts_with("snapshot-swapped") && line.contains("n2"));
+        assert!(found.len() > 3 && alike.count() <= 3, "{ran}");
+        assert!(ran.stdout.contains("`-o json`"), "{ran}");
     });
 }
 

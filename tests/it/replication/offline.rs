@@ -27,7 +27,13 @@ fn audit(files: &[PathBuf]) -> (Option<i32>, Value) {
     let mut command = Command::new(binary("cbctl"));
     command.args(["replication", "audit", "-o", "json", "--db"]);
     let output = command.args(copies).output().expect("cbctl can be started");
-    let json = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    // Every event is accounted for in every file.
+    for file in json["files"].as_object().into_iter().flatten() {
+        let parts = ["held", "missed", "behind", "not_wanted", "pruned"];
+        let parts = parts.map(|part| file.1[part].as_u64().expect("a number"));
+        assert_eq!(Some(parts.iter().sum()), json["events"].as_u64(), "{json}");
+    }
     (output.status.code(), json)
 }
 
@@ -102,6 +108,10 @@ fn files_show_what_is_wrong_with_them() {
     // An older copy only lacks the end.
     let (code, json) = pair(run(r#"DELETE FROM "Oplog" WHERE "Key" > 'k6'"#));
     assert_eq!((code, &json["counts"]), (Some(0), &json!({})), "{json}");
+    let files = json["files"].as_object().expect("files");
+    let mut behind: Vec<&Value> = files.values().map(|file| &file["behind"]).collect();
+    behind.sort_by_key(|count| count.as_u64());
+    assert_eq!(behind, [&json!(0), &json!(3)]);
 }
 
 /// Node B of the captured traffic knows no hashes: an old dialect, and no tampering.
