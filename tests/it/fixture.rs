@@ -6,6 +6,7 @@ use cbagent::adapters::cbddc_wire::{
 };
 use cbddc_domain::hlc::Hlc;
 use cbddc_domain::oplog::{HashCheck, Operation, OplogEntry, check_hash};
+use cbddc_tests::fixture::dialect::Dialect;
 use cbddc_tests::fixture::process::{FixtureNode, FixtureSpec};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -15,9 +16,10 @@ use std::time::Duration;
 pub(crate) const TOKEN: &str = "a-token-for-tests";
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 
-/// A node whose files are in `folder`.
+/// A node that does what the protocol says, whose files are in `folder`; what those of some release do
+/// is told with [`FixtureSpec::like`].
 pub(crate) fn node(id: &str, folder: &Path) -> FixtureSpec {
-    FixtureSpec::new(env!("CARGO_BIN_EXE_fixture-node"), id, folder)
+    FixtureSpec::new(env!("CARGO_BIN_EXE_fixture-node"), id, folder).like(Dialect::None)
 }
 
 /// The argument that names a running node as a peer.

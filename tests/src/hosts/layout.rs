@@ -1,6 +1,7 @@
 //! What an admin has put on each host: a CBDDC node that was set up by hand, and the agent's files.
 
 use super::{Hosts, Packages, network};
+use crate::mesh::options::dialect_wanted;
 use crate::mesh::{Ran, Timing, wait_for};
 use serde_json::Value;
 use std::fs;
@@ -78,6 +79,7 @@ impl Hosts {
             },
             "Database": { "Path": "/var/lib/cbddc/node.db" },
             "Fixture": {
+                "Like": dialect_wanted().name(),
                 "Listen": "0.0.0.0", "Http": HTTP_PORT, "IntervalMs": 200, "MaxBackoffMs": 400,
                 // What a test counts must not be lost by the node itself.
                 "Durable": true,
