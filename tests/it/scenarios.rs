@@ -7,6 +7,7 @@ mod halts;
 mod killed_agents;
 mod killed_clients;
 mod kinds;
+mod random_order;
 mod state_folder;
 mod stops;
 mod triggers;
