@@ -14,6 +14,7 @@ use crate::error_chain;
 use crate::ports::JournalLine;
 use cbddc_domain::hlc::VectorClock;
 use cbddc_domain::id::NodeName;
+use cbddc_domain::node::Node;
 use cbddc_domain::phase::Phase;
 use cbddc_domain::replication::{Finding, Findings, Follower, Question, WINDOW_MS};
 use std::collections::BTreeMap;
@@ -21,6 +22,19 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+/// Waits until a release comes that was not there before: what is wrong right then is not its doing, and
+/// is looked at however long ago the last look was.
+async fn comes_next(node: &mut watch::Receiver<Arc<Node>>) {
+    let is_next = |node: &Arc<Node>| matches!(node.phase, Phase::Prepared { .. });
+    let was_there = is_next(&node.borrow_and_update());
+    if was_there && node.wait_for(|node| !is_next(node)).await.is_err() {
+        return std::future::pending().await;
+    }
+    if node.wait_for(is_next).await.is_err() {
+        std::future::pending().await
+    }
+}
 
 /// What the peers of a node show.
 #[derive(Default)]
@@ -68,10 +82,12 @@ impl Following {
         let mut follower = Follower::new(self.node.clone(), limit_ms)
             .of_cluster(&settings.cluster)
             .with_critical(settings.critical_collections.clone());
+        let mut node = self.engine.watch();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(self.interval) => {}
+                () = comes_next(&mut node) => {}
             }
             if self.runs() {
                 self.look(&mut follower).await;

@@ -53,6 +53,28 @@ fn mesh_with(nodes: usize, faults: &str) -> TestMesh {
     mesh
 }
 
+/// Lets the agents follow replication fast, and starts them anew.
+fn follow_fast(mesh: &mut TestMesh) {
+    for index in 0..mesh.len() {
+        let path = mesh.node(index).config();
+        let config = fs::read_to_string(&path).expect("a configuration");
+        let keys = "[cbddc]\nfollow_interval = \"500ms\"\nstalled_after = \"3s\"";
+        fs::write(&path, config.replace("[cbddc]", keys)).expect("written");
+        mesh.stop_agent(index);
+        mesh.start_agent(index);
+    }
+}
+
+/// How many findings of a kind an agent has told in its journal.
+fn told(mesh: &TestMesh, index: usize, kind: &str) -> usize {
+    let lines = mesh.journal(index);
+    let of_kind = lines.iter().filter(|line| {
+        let text = line["text"].as_str().unwrap_or_default();
+        line["kind"] == "replication" && text.starts_with(kind)
+    });
+    of_kind.count()
+}
+
 /// Kills a node, and waits until its agent has started it again.
 fn restart(mesh: &TestMesh, index: usize) {
     let before = mesh.node_pid(index);

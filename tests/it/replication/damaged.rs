@@ -1,7 +1,7 @@
 //! A mesh that is damaged before a rollout: refused, or taken as it is with a reason, and then only
 //! what is new counts.
 
-use super::{LIMIT, mesh_of};
+use super::{LIMIT, follow_fast, mesh_of, told};
 use cbddc_tests::mesh::{TestMesh, Writer};
 
 /// The node that has dropped events.
@@ -9,7 +9,8 @@ const BAD: usize = 1;
 
 #[test]
 fn a_damaged_mesh_is_refused_or_taken_as_it_is() {
-    let mesh = mesh_of(3);
+    let mut mesh = mesh_of(3);
+    follow_fast(&mut mesh);
     let writer = Writer::start(&mesh, "orders");
     mesh.fault(BAD, "drop-every=7");
     mesh.wait_for("the damage is seen", LIMIT, |mesh| {
@@ -17,6 +18,10 @@ fn a_damaged_mesh_is_refused_or_taken_as_it_is() {
         (ran.code == 8 && ran.stdout.contains("n2 missed")).then_some(())
     });
     mesh.fault(BAD, "clear");
+    // Its agent knows it, too, and blames no release that comes later for it.
+    mesh.wait_for("n2 tells of the gap", LIMIT, |mesh| {
+        (told(mesh, BAD, "chain-gap:") > 0).then_some(())
+    });
     mesh.make_build("1.1", "");
     mesh.make_build("1.2", "dup-every=3");
     let generations = |mesh: &TestMesh| {

@@ -1,23 +1,14 @@
 //! Agents find by themselves what goes wrong on their nodes, and write it down once.
 
-use super::{DECLARED, LIMIT, declare};
+use super::{DECLARED, LIMIT, declare, follow_fast, told};
 use cbddc_tests::mesh::{MeshOptions, TestMesh, Writer};
 use serde_json::Value;
 
 #[test]
 fn findings_are_in_the_journal_and_in_the_check() {
-    let mesh = TestMesh::start(MeshOptions::default());
-    for node in mesh.nodes() {
-        let config = std::fs::read_to_string(node.config()).expect("a configuration");
-        let keys = "[cbddc]\nfollow_interval = \"500ms\"\nstalled_after = \"3s\"";
-        std::fs::write(node.config(), config.replace("[cbddc]", keys)).expect("written");
-    }
-    let mut mesh = mesh;
-    for index in 0..3 {
-        declare(&mesh, index, &DECLARED);
-        mesh.stop_agent(index);
-        mesh.start_agent(index);
-    }
+    let mut mesh = TestMesh::start(MeshOptions::default());
+    (0..3).for_each(|index| declare(&mesh, index, &DECLARED));
+    follow_fast(&mut mesh);
     mesh.make_build("1.0", "");
     mesh.first_release("1.0");
     let writer = Writer::start(&mesh, "orders");
@@ -27,16 +18,6 @@ fn findings_are_in_the_journal_and_in_the_check() {
         clock.as_object().filter(|clock| clock.len() == 3).map(drop)
     });
     mesh.fault(2, "stall-sync");
-    let told = |mesh: &TestMesh, index: usize, word: &str| {
-        let lines = mesh.journal(index);
-        let of_word = lines.iter().filter(|line| {
-            line["kind"] == "replication"
-                && line["text"]
-                    .as_str()
-                    .is_some_and(|text| text.starts_with(word))
-        });
-        of_word.count()
-    };
     mesh.wait_for("n3 tells that it is stalled", LIMIT, |mesh| {
         (told(mesh, 2, "stalled:") > 0).then_some(())
     });
