@@ -4,7 +4,7 @@
 use cbddc_domain::build::{BuildRef, Digest};
 use cbddc_domain::node::Effect;
 use cbddc_domain::trigger::Trigger;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// How a build behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,8 +54,6 @@ pub struct World {
     pub processes: u64,
     /// How often `current` was pointed elsewhere.
     pub points: u64,
-    /// Builds that are damaged here beyond repair, until they are fetched again.
-    pub damaged: BTreeSet<Digest>,
     /// The database: how many events were acknowledged by its node.
     pub events: u64,
     /// Snapshots by name, with the events in each.
@@ -93,11 +91,7 @@ impl World {
         behaviour: Behaviour<'_>,
     ) -> Result<Result<(), String>, String> {
         match effect {
-            Effect::Fetch(build) => {
-                self.damaged.remove(&build.digest);
-                Ok(Ok(()))
-            }
-            Effect::Drain => Ok(Ok(())),
+            Effect::Fetch(_) | Effect::Drain => Ok(Ok(())),
             Effect::Stop => {
                 self.process = None;
                 Ok(Ok(()))
@@ -131,12 +125,6 @@ impl World {
                         "`current` was pointed elsewhere while {} runs",
                         process.build
                     ));
-                }
-                if build
-                    .as_ref()
-                    .is_some_and(|build| self.damaged.contains(&build.digest))
-                {
-                    return Ok(Err("the build is damaged".into()));
                 }
                 if self.current != *build {
                     self.points += 1;

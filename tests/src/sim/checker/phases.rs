@@ -2,40 +2,10 @@
 
 use super::super::mesh::{ASK_LIMIT_MS, Host, TICK_MS, short};
 use super::{Checker, UNDER_WAY_MS, rollout_of};
-use cbddc_domain::generation::{Fallback, Generation, GenerationNumber};
+use cbddc_domain::generation::{Fallback, GenerationNumber};
 use cbddc_domain::node::{Action, Effect, Event, Node, Step};
-use cbddc_domain::phase::{CauseKind, Phase, Purpose, Revert, RevertStep};
+use cbddc_domain::phase::{CauseKind, Phase, Purpose};
 use cbddc_domain::time::Now;
-
-/// What cannot be pointed to is no reason to be stuck while there is another way back.
-fn stuck_in_time(after: &Node, revert: &Revert) -> Result<(), String> {
-    let Some(Fallback::Generation(to)) = revert.to else {
-        return Ok(());
-    };
-    if revert.at != RevertStep::Point || revert.unusable.len() >= 2 {
-        return Ok(());
-    }
-    let build = |number| after.history.get(number).map(|g| &g.release.build);
-    let tried: Vec<_> = revert.unusable.iter().chain([&to, &revert.left]).collect();
-    let is_way_back = |generation: &&Generation| {
-        generation.confirmed().is_some()
-            && after
-                .register
-                .revoked(&generation.release.build.digest)
-                .is_none()
-            && tried
-                .iter()
-                .all(|number| build(**number) != Some(&generation.release.build))
-    };
-    let crosses = after
-        .history
-        .iter()
-        .any(|generation| generation.changes_persistence);
-    match after.history.iter().find(is_way_back) {
-        Some(left) if !crosses => Err(format!("is stuck, and has not tried g{}", left.number)),
-        Some(_) | None => Ok(()),
-    }
-}
 
 impl Checker {
     pub(super) fn phase_rules(
@@ -69,9 +39,6 @@ impl Checker {
                     short(probation.epoch)
                 ));
             }
-        }
-        if let (Phase::Reverting(revert), Phase::Stuck { .. }) = (&before.phase, &after.phase) {
-            stuck_in_time(after, revert)?;
         }
         let (was, is) = (&before.phase, &after.phase);
         if let Phase::Switching(switch) = is
