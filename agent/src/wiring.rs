@@ -31,6 +31,7 @@ use cbagent::ports::Supervisor;
 use cbagent::proposing::RollbackProposer;
 use cbagent::triggers::{keep_stopped, watch_triggers};
 use cbddc_domain::id::NodeName;
+use cbddc_domain::readiness::ReadyLimits;
 use cbddc_domain::replication::Findings;
 use cbddc_domain::time::BootId;
 use std::path::PathBuf;
@@ -137,7 +138,10 @@ pub(crate) fn world(
             margin: QUIESCE_MARGIN,
         },
         stop_limit: service.stop_timeout,
-        ready_limit: service.ready_timeout,
+        ready_limits: ReadyLimits {
+            ready_ms: milliseconds(service.ready_timeout),
+            busy_ms: milliseconds(service.ready_timeout_busy),
+        },
         checks: NodeChecks {
             supervisor,
             checks: Arc::new(checks?),
@@ -149,6 +153,10 @@ pub(crate) fn world(
         cut_off: config.triggers.cut_off.clone(),
         found_dir: config.triggers.found_dir.clone(),
     })
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    duration.as_millis().try_into().unwrap_or(u64::MAX)
 }
 
 fn probe(given: &CheckConfig, clusters: &[ClusterAccess], skews: &Skews) -> anyhow::Result<Probe> {

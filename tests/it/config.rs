@@ -2,6 +2,7 @@
 
 mod checks;
 mod clusters;
+mod times;
 
 use cbagent::config::{ChannelMode, Config, ConfigError, CutOff, Folders, RUN_DIR, STATE_DIR};
 use cbddc_domain::id::NodeName;

@@ -28,6 +28,7 @@ pub mod oplog;
 pub mod phase;
 pub mod plan;
 pub mod proposer;
+pub mod readiness;
 pub mod register;
 pub mod relative_path;
 pub mod release;

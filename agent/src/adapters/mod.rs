@@ -13,6 +13,7 @@ pub mod crash;
 pub(crate) mod databases;
 pub(crate) mod disk;
 pub mod document_digests;
+mod effort;
 pub mod evidence;
 pub mod gate_files;
 pub mod health_history;

@@ -1,5 +1,7 @@
 //! The world of the engine: every effect goes to the adapter that knows how.
 
+mod ready;
+
 use crate::adapters::builds::{BuildError, BuildStore};
 use crate::adapters::checks::NodeChecks;
 use crate::adapters::clock::SystemClock;
@@ -17,12 +19,13 @@ use crate::adapters::startable::{Selinux, why_not_startable};
 use crate::adoption::entry;
 use crate::config::CutOff;
 use crate::error_chain;
-use crate::ports::{Compared, EffectError, JournalLine, Stop, Supervisor, Told, UnitState, World};
+use crate::ports::{Compared, EffectError, Stop, Supervisor, Told, UnitState, World};
 use async_trait::async_trait;
 use cbddc_domain::build::BuildRef;
-use cbddc_domain::health::{Measurement, Policy, judge};
+use cbddc_domain::health::{Measurement, Policy};
 use cbddc_domain::id::NodeName;
 use cbddc_domain::node::Effect;
+use cbddc_domain::readiness::ReadyLimits;
 use cbddc_domain::register::{Answer, Epoch, RegisterView};
 use cbddc_domain::starts::Start;
 use cbddc_domain::stops::Stops;
@@ -33,11 +36,6 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-
-/// How often a node that was just started is looked at: often at first, so that a quick node is not
-/// kept waiting, and then after each eighth of the time that it has taken so far.
-const READY_MIN: Duration = Duration::from_millis(20);
-const READY_MAX: Duration = Duration::from_millis(250);
 
 /// The adapters of one host.
 pub struct HostWorld {
@@ -63,7 +61,7 @@ pub struct HostWorld {
     /// How long a stop may take before the node is killed.
     pub stop_limit: Duration,
     /// How long a node may take to be ready where no probation follows.
-    pub ready_limit: Duration,
+    pub ready_limits: ReadyLimits,
     /// The local checks.
     pub checks: NodeChecks,
     /// The other agents.
@@ -149,18 +147,8 @@ impl World for HostWorld {
         if lines.is_empty() {
             return;
         }
-        let line = JournalLine {
-            wall_ms: self.clock.now().wall_ms,
-            kind: "node_said".to_owned(),
-            epoch: None,
-            generation: None,
-            actor: "agent".to_owned(),
-            text: format!("the node's last lines: {}", lines.join(" | ")),
-        };
-        if let Err(error) = self.journal.note(line).await {
-            let error = error_chain(&error);
-            tracing::warn!(error, "what the node said last is not in the journal");
-        }
+        let text = format!("the node's last lines: {}", lines.join(" | "));
+        self.note("node_said", text).await;
     }
 
     async fn processes(&self) -> Result<Vec<u32>, EffectError> {
@@ -402,31 +390,5 @@ impl HostWorld {
         }
         notes.extend(self.stop().await?);
         Ok(notes)
-    }
-
-    /// Ready: the process is the same throughout, and every check is acceptable.
-    async fn check(&self) -> Result<Option<String>, EffectError> {
-        let began = self.clock.now().since_boot_ms;
-        let limit: u64 = self.ready_limit.as_millis().try_into().unwrap_or(u64::MAX);
-        loop {
-            if let UnitState::Stopped { last_exit } = self.supervisor.state().await? {
-                let how = last_exit.unwrap_or_else(|| "it is gone".into());
-                return Err(EffectError(format!("the node ended by itself: {how}")));
-            }
-            let judgement = judge(&self.measure(Duration::MAX).await);
-            if judgement.status.is_acceptable() {
-                return Ok(None);
-            }
-            let taken = self.clock.now().since_boot_ms.saturating_sub(began);
-            if taken > limit {
-                let why = judgement.reasons.join("; ");
-                return Err(EffectError(format!(
-                    "not ready within {} s: {why}",
-                    self.ready_limit.as_secs_f32()
-                )));
-            }
-            let pause = Duration::from_millis(taken / 8).clamp(READY_MIN, READY_MAX);
-            tokio::time::sleep(pause).await;
-        }
     }
 }

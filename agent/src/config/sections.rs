@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use toml::Table;
 
+/// A log of a gigabyte is replayed in one to two minutes on a good disk.
+const READY_TIMEOUT_BUSY: Duration = Duration::from_secs(600);
+
 /// `[tls]`: the agent's identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsFiles {
@@ -38,6 +41,9 @@ pub struct Service {
     pub stop_timeout: Duration,
     /// How long it may take to be ready after a start. Default 60 s.
     pub ready_timeout: Duration,
+    /// The same while it is busy, as with replaying its database's log. Default 10 min, and not less
+    /// than `ready_timeout`.
+    pub ready_timeout_busy: Duration,
     /// Its sync cycle; two of them are waited out before a stop. Default 2 s.
     pub sync_interval: Duration,
     /// The command, with its arguments, that stops the node's writers. Default: none.
@@ -138,6 +144,12 @@ pub(super) fn service(
     if program.as_ref().is_some_and(|path| !inside(path)) {
         reader.fault("program", "must be a path inside the build, without `..`");
     }
+    let ready_timeout = seconds(&mut reader, "ready_timeout", 60);
+    let ready_timeout_busy = reader.duration("ready_timeout_busy");
+    if ready_timeout_busy.is_some_and(|busy| busy < ready_timeout) {
+        let text = "must not be shorter than ready_timeout";
+        reader.fault("ready_timeout_busy", text);
+    }
     let service = Some(Service {
         unit,
         program: program.unwrap_or_default(),
@@ -146,7 +158,8 @@ pub(super) fn service(
         working_dir: reader.path("working_dir"),
         databases: reader.paths("databases").unwrap_or_default(),
         stop_timeout: seconds(&mut reader, "stop_timeout", 30),
-        ready_timeout: seconds(&mut reader, "ready_timeout", 60),
+        ready_timeout,
+        ready_timeout_busy: ready_timeout_busy.unwrap_or(READY_TIMEOUT_BUSY.max(ready_timeout)),
         sync_interval: seconds(&mut reader, "sync_interval", 2),
         drain: reader.strings("drain").unwrap_or_default(),
         undrain: reader.strings("undrain").unwrap_or_default(),

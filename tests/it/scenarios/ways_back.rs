@@ -262,3 +262,43 @@ fn a_way_back_whose_build_is_beyond_repair_gives_way_to_the_next_one() {
     );
     assert!(of("stuck").is_empty(), "{lines:?}");
 }
+
+/// What the journal of a mesh of one says of this kind, after a failed rollout from a build with this
+/// fault, whose start takes longer than `ready_timeout`, 10 s.
+fn way_back_to(faults: &str, until: &str, kind: &str) -> Vec<String> {
+    let mesh = TestMesh::start(MeshOptions {
+        nodes: 1,
+        ..options(Duration::from_secs(4), Duration::from_secs(10))
+    });
+    mesh.make_build("1.0", faults);
+    mesh.first_release("1.0");
+    mesh.make_build("1.1", "crash-on-start=3");
+    let ran = mesh.cbctl(&mesh.rollout("1.1"));
+    assert_ne!(ran.code, 0, "{ran}");
+    mesh.wait_for(until, LIMIT, |mesh| {
+        let lines = mesh.journal(0);
+        lines.iter().any(|line| line["kind"] == until).then_some(())
+    });
+    let lines = mesh.journal(0);
+    let of_kind = lines.iter().filter(|line| line["kind"] == kind);
+    of_kind.map(|line| line["text"].to_string()).collect()
+}
+
+#[test]
+fn a_node_that_replays_its_log_on_its_way_back_is_waited_for() {
+    let told = way_back_to("busy-start=14", "reverted", "start_busy");
+    let [told] = &told[..] else {
+        panic!("told {told:?}");
+    };
+    assert!(
+        told.contains("not ready after 10 s, and is still busy"),
+        "{told}"
+    );
+    assert!(told.contains("up to 600 s"), "{told}");
+}
+
+#[test]
+fn a_node_that_sleeps_on_its_way_back_is_not_waited_for() {
+    let told = way_back_to("slow-start=14", "effect_failed", "effect_failed");
+    assert!(told[0].contains("not ready within 10 s: "), "{told:?}");
+}
