@@ -4,6 +4,7 @@ mod checks;
 mod clusters;
 mod times;
 
+use self::times::is_example;
 use cbagent::config::{ChannelMode, Config, ConfigError, CutOff, Folders, RUN_DIR, STATE_DIR};
 use cbddc_domain::id::NodeName;
 use cbddc_domain::replication::Topology;
@@ -443,9 +444,4 @@ fn folders_are_found_in_any_file() {
     let (folders, fault) = Folders::load(&folder.path().join("none"));
     assert_eq!((&*folders.state_dir, &*folders.run_dir), (state, run));
     assert!(matches!(fault, Some(ConfigError::Read { .. })), "{fault:?}");
-}
-
-fn is_example(line: &str) -> bool {
-    line.split_once(" = ")
-        .is_some_and(|(key, _)| key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
 }

@@ -21,3 +21,9 @@ fn a_busy_start_is_waited_for_at_least_as_long_as_an_idle_one() {
     let words = "service.ready_timeout_busy: must not be shorter than ready_timeout";
     assert!(text.contains(words), "{text}");
 }
+
+/// Whether a line of a sample is a setting that is switched off.
+pub(super) fn is_example(line: &str) -> bool {
+    line.split_once(" = ")
+        .is_some_and(|(key, _)| key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
+}

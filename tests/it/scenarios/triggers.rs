@@ -4,7 +4,6 @@ use super::{LIMIT, all_agree_on, mesh_on_1_0, options, text};
 use cbddc_tests::mesh::{MeshOptions, TestMesh, http};
 use serde_json::Value;
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -163,8 +162,12 @@ data_integrity = "revert-node"
 #[test]
 fn a_peer_that_is_not_required_sets_nothing_off() {
     let mut mesh = mesh_on_1_0(watchful(1));
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-    let port = listener.local_addr().expect("bound").port();
+    // A node of the same cluster that n1 does not know.
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let folder = tempfile::tempdir().expect("a folder");
+    let stranger = crate::fixture::node("stranger", folder.path());
+    let stranger = runtime.block_on(stranger.start()).expect("it starts");
+    let port = stranger.tcp.port();
     let mut expect_peer = |node: &str| {
         let config = mesh.node(0).config();
         let said = fs::read_to_string(&config).expect("a configuration");
@@ -203,7 +206,7 @@ fn a_peer_that_is_not_required_sets_nothing_off() {
         told.iter().all(|line| !line.contains("not required")),
         "{told:?}"
     );
-    drop(listener);
+    drop(stranger);
 }
 
 #[test]

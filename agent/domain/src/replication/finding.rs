@@ -1,6 +1,7 @@
 //! What can be found to be wrong with replication, and the words for it.
 
 use super::Grade;
+use crate::generation::GenerationNumber;
 use crate::id::NodeName;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -190,4 +191,6 @@ pub struct Finding {
     pub text: String,
     /// It was there before the release that runs, or goes on at the same rate: not that one's doing.
     pub is_old: bool,
+    /// Which generation ran when an agent found it; unset: it was found across the mesh.
+    pub generation: Option<GenerationNumber>,
 }

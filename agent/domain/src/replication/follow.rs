@@ -267,6 +267,7 @@ impl Follower {
             grade,
             text: of_cluster(&self.cluster, text),
             is_old,
+            generation: self.before_release.generation,
         }
     }
 

@@ -161,6 +161,7 @@ impl Report {
                     grade: Grade::Unranked,
                     text: headline,
                     is_old: false,
+                    generation: None,
                 });
                 continue;
             }
@@ -174,6 +175,7 @@ impl Report {
                     grade: Grade::Unranked,
                     text: format!("{node} {}{detail}", kind.verb(1)),
                     is_old: false,
+                    generation: None,
                 });
             }
             if rest > 0 {
@@ -186,6 +188,7 @@ impl Report {
                     grade: Grade::Unranked,
                     text,
                     is_old: false,
+                    generation: None,
                 });
             }
         }

@@ -57,6 +57,7 @@ fn finding(kind: FindingKind, grade: Grade) -> Finding {
         grade,
         text: "it is so".into(),
         is_old: false,
+        generation: None,
     }
 }
 
@@ -250,6 +251,7 @@ fn what_an_observation_is_made_of() {
         origin: "b".into(),
         text: format!("{node}: {kind}"),
         is_old: false,
+        generation: None,
         cluster: String::new(),
         grade: Grade::Unranked,
     };
