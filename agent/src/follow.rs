@@ -178,15 +178,10 @@ impl Following {
         let of_origin = |clock: &VectorClock| clock.get(&question.origin);
         let clocks = peers.clocks.iter();
         let (address, _) = clocks.max_by_key(|(_, clock)| of_origin(clock))?;
-        // Of an origin of which nothing was seen, what is older than the window is not looked at.
-        let after = question.after.unwrap_or((since_wall_ms, 0));
+        let after = question.asked_after(since_wall_ms);
         let protocol = &self.cluster.protocol;
         match protocol.events_at(address, after).await {
-            Ok(events) => Some(events.iter().any(|event| {
-                event.hlc.node == question.origin
-                    && event.hlc.moment() > after
-                    && (own.interests.is_empty() || own.interests.contains(&event.collection))
-            })),
+            Ok(events) => Some(question.is_owed(&events, &own.interests, since_wall_ms)),
             Err(error) => {
                 tracing::debug!(address, error = error_chain(&error), "a peer's events");
                 None

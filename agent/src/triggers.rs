@@ -8,7 +8,7 @@ use crate::monitor::Health;
 use crate::ports::World;
 use cbddc_domain::node::{Event, Node};
 use cbddc_domain::phase::Phase;
-use cbddc_domain::replication::{Finding, Findings};
+use cbddc_domain::replication::Findings;
 use cbddc_domain::stops::Stopped;
 use cbddc_domain::trigger::Observation;
 use std::sync::Arc;
@@ -47,11 +47,8 @@ pub async fn watch_triggers(
         let observation = {
             let (health, findings) = (health.borrow_and_update(), findings.borrow_and_update());
             let (judgement, measurements) = (&health.judgement, &health.measurements);
-            // What was found while another release ran is not this one's doing.
-            let of_this = findings.current.iter();
-            let of_this = of_this.filter(|it| it.generation == Some(generation));
-            let of_this: Vec<Finding> = of_this.cloned().collect();
-            Observation::of(name, judgement, measurements, &of_this, world.raised())
+            let (found, raised) = (&findings.current, world.raised());
+            Observation::of(name, generation, judgement, measurements, found, raised)
         };
         if observation.is_clean() && is_calm(&node) {
             continue;

@@ -65,6 +65,36 @@ fn refused(ran: &Ran, code: i32, words: &str) {
     assert!(said.contains(words), "no `{words}` in {ran}");
 }
 
+/// Lets a build that was left be rolled out again.
+#[track_caller]
+fn trust(mesh: &TestMesh, build: &str) {
+    let line = [
+        "release",
+        "trust",
+        build,
+        "--reason",
+        "it is sound",
+        "--yes",
+    ];
+    mesh.cbctl(&line).expect(0);
+}
+
+/// Asserts that the agents have caused no error in a node's log, and at most one warning per start of
+/// it: the refused token.
+#[track_caller]
+fn logs_are_quiet(mesh: &TestMesh) {
+    for node in mesh.nodes() {
+        let log = std::fs::read_to_string(node.node_log()).expect("a log");
+        let count = |word: &str| log.lines().filter(|line| line.starts_with(word)).count();
+        let (errors, warnings, starts) = (count("fail:"), count("warn:"), count("ready "));
+        assert!(
+            errors == 0 && warnings <= starts,
+            "{}: {errors} errors, {warnings} warnings in {starts} starts",
+            node.name
+        );
+    }
+}
+
 /// Brings a mesh to a new good release.
 #[track_caller]
 fn roll_out(mesh: &TestMesh, version: &str) {

@@ -305,9 +305,11 @@ pub struct Observation {
 
 impl Observation {
     /// What the sources say together: the judged health, the findings about replication that point to
-    /// `node`, and triggers that others raised.
+    /// `node`, and triggers that others raised. What was found while another generation ran than the
+    /// one that runs now is not its doing.
     pub fn of(
         node: &NodeName,
+        generation: GenerationNumber,
         judgement: &Judgement,
         measurements: &[Measurement],
         findings: &[Finding],
@@ -315,7 +317,9 @@ impl Observation {
     ) -> Self {
         let unhealthy = judgement.status == Status::Unhealthy;
         let mut found = raised;
-        let own = findings.iter().filter(|finding| finding.node == *node);
+        let own = findings.iter().filter(|finding| {
+            finding.node == *node && finding.generation.is_none_or(|of| of == generation)
+        });
         for finding in own {
             if let Some(trigger) = Trigger::of_finding(finding) {
                 found.entry(trigger).or_insert_with(|| finding.text.clone());

@@ -1,6 +1,6 @@
 //! A bad build of each kind is caught by the check that should catch it, and the mesh goes back.
 
-use super::{LIMIT, mesh_on_1_0, options};
+use super::{LIMIT, mesh_on_1_0, options, trust};
 use cbddc_tests::mesh::node::TestNode;
 use cbddc_tests::mesh::{MeshOptions, TestMesh, Writer, build};
 use std::time::Duration;
@@ -83,15 +83,7 @@ fn what_nodes_write_into_their_builds_stands_in_no_way_back() {
     mesh.wait_until_all_run("1.1", LIMIT);
     mesh.cbctl(&["rollback", "--mesh", "--yes"]).expect(0);
     mesh.wait_until_all_run("1.0", LIMIT);
-    let trust = [
-        "release",
-        "trust",
-        "cbddc@1.1",
-        "--reason",
-        "it is sound",
-        "--yes",
-    ];
-    mesh.cbctl(&trust).expect(0);
+    trust(&mesh, "cbddc@1.1");
     mesh.roll_out("1.1");
     mesh.wait_until_all_run("1.1", LIMIT);
     let texts: String = mesh

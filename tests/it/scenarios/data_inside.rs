@@ -1,6 +1,6 @@
 //! Data in the folder of a build: no rollout leaves it behind, no way back is kept from going.
 
-use super::{LIMIT, all_agree_on, mesh_on_1_0, options, phase, refused};
+use super::{LIMIT, all_agree_on, mesh_on_1_0, options, phase, refused, trust};
 use cbddc_tests::mesh::TestMesh;
 use serde_json::Value;
 use std::fs;
@@ -75,15 +75,7 @@ fn no_rollout_begins_while_data_lies_in_a_build() {
         database.display()
     );
     assert!(told.contains(&words), "no {words:?} in {told}");
-    let trust = [
-        "release",
-        "trust",
-        "cbddc@1.1",
-        "--reason",
-        "it is sound",
-        "--yes",
-    ];
-    mesh.cbctl(&trust).expect(0);
+    trust(&mesh, "cbddc@1.1");
     refused(
         &mesh.cbctl(&mesh.rollout("1.1")),
         2,

@@ -6,7 +6,7 @@
     reason = "runs for as long as it is told to"
 )]
 
-use super::{LIMIT, all_agree_on, mesh_on_1_0, phase};
+use super::{LIMIT, all_agree_on, logs_are_quiet, mesh_on_1_0, phase};
 use cbddc_tests::fixture::dialect::Dialect;
 use cbddc_tests::mesh::{MeshOptions, TestMesh, Timing, Writer};
 use cbddc_tests::sim::random::Random;
@@ -116,17 +116,7 @@ fn in_random_order(like: Dialect) {
     let mesh = &story.mesh;
     let count = mesh.count_documents(&writer.stop(), LIMIT);
     assert!(count.is_clean(), "seed {seed}: {count:?}");
-    for node in mesh.nodes() {
-        let log = std::fs::read_to_string(node.node_log()).expect("a log");
-        let count = |word: &str| log.lines().filter(|line| line.starts_with(word)).count();
-        let (errors, warnings) = (count("fail:"), count("warn:"));
-        let starts = count("ready ");
-        assert!(
-            errors == 0 && warnings <= starts,
-            "{}: {errors} errors, {warnings} warnings in {starts} starts",
-            node.name
-        );
-    }
+    logs_are_quiet(mesh);
 }
 
 #[test]

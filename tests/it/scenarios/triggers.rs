@@ -30,9 +30,7 @@ found_dir = "found"
 #[track_caller]
 fn roll_out_to_bake(mesh: &TestMesh, version: &str, faults: &str) {
     mesh.make_build(version, faults);
-    let bake = ["--bake".to_owned(), "10min".to_owned()];
-    let arguments: Vec<String> = mesh.rollout(version).into_iter().chain(bake).collect();
-    mesh.cbctl(&arguments).expect(0);
+    mesh.roll_out_with(version, &["--bake", "10min"]);
 }
 
 /// Raises a trigger on a host by its file.

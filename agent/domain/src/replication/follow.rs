@@ -17,6 +17,7 @@ use crate::audit::{AuditReport, EventFinding};
 use crate::generation::GenerationNumber;
 use crate::hlc::VectorClock;
 use crate::id::NodeName;
+use crate::oplog::OplogEntry;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How far back the node's own events are looked at: five minutes, in milliseconds.
@@ -55,6 +56,24 @@ pub struct Question {
     pub origin: String,
     /// How far this node is; unset: it has seen nothing of it.
     pub after: Option<(i64, i32)>,
+}
+
+impl Question {
+    /// Whether a peer's events answer it with yes. `since_wall_ms` is the beginning of the window: of an
+    /// origin of which nothing was seen, what is older is not asked for.
+    pub fn is_owed(&self, events: &[OplogEntry], interests: &[String], since_wall_ms: i64) -> bool {
+        let after = self.asked_after(since_wall_ms);
+        events.iter().any(|event| {
+            event.hlc.node == self.origin
+                && event.hlc.moment() > after
+                && (interests.is_empty() || interests.contains(&event.collection))
+        })
+    }
+
+    /// The moment after which the peer's events are asked for.
+    pub fn asked_after(&self, since_wall_ms: i64) -> (i64, i32) {
+        self.after.unwrap_or((since_wall_ms, 0))
+    }
 }
 
 /// An origin of which peers have seen more.

@@ -116,7 +116,7 @@ fn the_port_of_every_cluster_counts() {
             status: Status::Healthy,
             reasons: Vec::new(),
         };
-        Observation::of(&name("a"), &judgement, &ports, &[], BTreeMap::new()).found
+        Observation::of(&name("a"), 1, &judgement, &ports, &[], BTreeMap::new()).found
     };
     let refused = observed(Status::Unhealthy);
     let cause = refused.get(&Trigger::AuthOrConnectivity);
@@ -265,12 +265,20 @@ fn what_an_observation_is_made_of() {
         figures: Vec::new(),
     };
     let of = |judgement: &Judgement, measured: &[Measurement], found: &[Finding]| {
-        Observation::of(&a, judgement, measured, found, BTreeMap::new())
+        Observation::of(&a, 7, judgement, measured, found, BTreeMap::new())
     };
     assert!(of(&healthy, &[], &[]).is_clean());
     // What it found about another node is that node's own matter.
     let others = [finding(FindingKind::Fork, "b")];
     assert!(of(&healthy, &[], &others).is_clean());
+    // Nor is what it found while another generation ran.
+    for (generation, clean) in [(6, true), (7, false)] {
+        let found = [Finding {
+            generation: Some(generation),
+            ..finding(FindingKind::Fork, "a")
+        }];
+        assert_eq!(of(&healthy, &[], &found).is_clean(), clean);
+    }
     let found = [
         finding(FindingKind::Fork, "a"),
         finding(FindingKind::Tampered, "a"),
@@ -303,7 +311,7 @@ fn what_an_observation_is_made_of() {
     assert!(only.found.is_empty() && !only.is_clean());
     // Somebody else's monitoring is heard, and its words first.
     let raised: BTreeMap<_, _> = [(Trigger::DataIntegrity, "seen by us".to_owned())].into();
-    let observed = Observation::of(&a, &healthy, &[], &found, raised.clone());
+    let observed = Observation::of(&a, 7, &healthy, &[], &found, raised.clone());
     assert_eq!(observed.found, raised);
 }
 

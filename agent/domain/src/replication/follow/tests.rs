@@ -1,8 +1,9 @@
 //! Findings over several looks.
 
-use super::{Findings, Follower, TOLD_AGAIN_MS, WINDOW_MS};
+use super::{Findings, Follower, Question, TOLD_AGAIN_MS, WINDOW_MS};
 use crate::audit::{AuditReport, EventFinding};
-use crate::hlc::VectorClock;
+use crate::hlc::{Hlc, VectorClock};
+use crate::oplog::{Operation, OplogEntry};
 use crate::replication::{Finding, FindingKind, Grade};
 
 fn report(kind: FindingKind) -> AuditReport {
@@ -217,4 +218,32 @@ fn many_findings_are_told_some_at_a_time() {
         [look(0), look(1), look(2), look(3)],
         [(20, 8), (20, 8), (20, 4), (20, 0)]
     );
+}
+
+#[test]
+fn only_later_events_of_the_origin_in_wanted_collections_are_owed() {
+    let event = |origin: &str, wall, collection: &str| OplogEntry {
+        collection: collection.into(),
+        key: "k".into(),
+        operation: Operation::Put,
+        payload: String::new(),
+        hlc: Hlc::new(wall, 0, origin),
+        hash: String::new(),
+        previous_hash: String::new(),
+    };
+    let asks = |after| Question {
+        origin: "b".into(),
+        after,
+    };
+    let wants = ["orders".to_owned()];
+    let is_owed = |after, event: OplogEntry| asks(after).is_owed(&[event], &wants, 100);
+    assert!(is_owed(Some((5, 0)), event("b", 6, "orders")));
+    assert!(!is_owed(Some((6, 0)), event("b", 6, "orders")), "it has it");
+    assert!(!is_owed(Some((5, 0)), event("b", 6, "stock")), "not wanted");
+    assert!(!is_owed(Some((5, 0)), event("c", 6, "orders")), "another's");
+    // Nothing was seen of it: what is older than the window is not asked for.
+    assert!(!is_owed(None, event("b", 99, "orders")));
+    assert!(is_owed(None, event("b", 101, "orders")));
+    let all = asks(Some((5, 0))).is_owed(&[event("b", 6, "stock")], &[], 100);
+    assert!(all, "a node without interests wants everything");
 }
