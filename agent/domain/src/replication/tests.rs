@@ -839,6 +839,7 @@ fn a_node_that_lacked_events_before_is_not_waited_for_and_nothing_is_said_of_it(
     let rounds = usize::try_from(STALLED_ROUNDS).unwrap() + 5;
     let round = last_round(watch, rounds, &views);
     assert_eq!(round.verdict(), MeshVerdict::Passed, "{round:?}");
+    assert_eq!(round.moved.values().sum::<u64>(), 12, "on the others");
     let proof = round.proof();
     assert!(
         proof.contains("not asked of n1, as accepted before"),
