@@ -345,8 +345,10 @@ impl Watched {
         if let (Some(how), None) = (ended, &node.pending) {
             self.measure(None, false);
             let reason = format!("unit: the node does not run ({how})");
-            self.show_without_checks(Status::Unhealthy, reason);
-            return self.tell_ended(how).await;
+            // The engine first, which starts it again: to triggers that hear of it before, it would be a
+            // node that runs and is unhealthy.
+            self.tell_ended(how).await;
+            return self.show_without_checks(Status::Unhealthy, reason);
         }
         // Where it is not known whether the node runs, the checks go on as they did.
         if let Some(process) = process {

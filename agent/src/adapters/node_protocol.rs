@@ -32,6 +32,10 @@ const ASKER: &str = "cbagent";
 /// How often the check may open a connection to a node that was found in order.
 const STEADY_INTERVAL: Duration = Duration::from_secs(30);
 
+/// How long a node may take to join a peer that is up, as after its start: five of its sync cycles of
+/// 2 s (`SyncOrchestrator.cs`).
+const JOINING_GRACE: Duration = Duration::from_secs(10);
+
 /// How long a peer that is up may be missing from a node that had joined it: CBDDC nodes back off up
 /// to 60 s (`SyncOrchestrator.cs`).
 const JOIN_GRACE: Duration = Duration::from_secs(90);
@@ -280,6 +284,11 @@ impl NodeProtocol {
         let by_peer = |peer: &&&ExpectedPeer| joined.get(&peer.address) == Some(&Joined::ByPeer);
         if missing.iter().any(|peer| by_peer(&peer)) {
             text.push_str("; the other way round, it was joined");
+        }
+        if since.elapsed() < JOINING_GRACE {
+            let names: Vec<&str> = missing.iter().map(|peer| &*peer.address).collect();
+            let text = format!("it has yet to join {}", names.join(", "));
+            return (Status::Degraded, text);
         }
         let mut each = missing.iter();
         let had_joined = each.all(|peer| memory.joined_once.contains(&peer.address));
