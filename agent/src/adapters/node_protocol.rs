@@ -32,9 +32,9 @@ const ASKER: &str = "cbagent";
 /// How often the check may open a connection to a node that was found in order.
 const STEADY_INTERVAL: Duration = Duration::from_secs(30);
 
-/// How long a node may take to join a peer that is up, as after its start: five of its sync cycles of
-/// 2 s (`SyncOrchestrator.cs`).
-const JOINING_GRACE: Duration = Duration::from_secs(10);
+/// How long a node may take to join a peer that is up, as after its start: more than two of its sync
+/// cycles of 2 s (`SyncOrchestrator.cs`).
+const JOINING_GRACE: Duration = Duration::from_secs(5);
 
 /// How long a peer that is up may be missing from a node that had joined it: CBDDC nodes back off up
 /// to 60 s (`SyncOrchestrator.cs`).
