@@ -237,13 +237,14 @@ async fn run_agent(config: Config) -> anyhow::Result<()> {
         seen: seen.clone(),
         clock: SystemClock::of(boot.clone()),
     };
+    let history = HealthHistory::open(&config.state_dir.join("health.db"))?;
     let world = Arc::new(world(
         &config,
         boot,
         supervisor,
         (&builds, &snapshots, &store),
         &clusters,
-        peers.clone(),
+        (peers.clone(), history.clone()),
     )?);
     let listener = TcpListener::bind(&config.listen).await;
     let listener = listener.with_context(|| format!("cannot listen on {}", config.listen))?;
@@ -299,7 +300,6 @@ async fn run_agent(config: Config) -> anyhow::Result<()> {
     }
     let (met_in, met) = watch::channel(!booted);
     let (health_in, health) = watch::channel(Health::default());
-    let history = HealthHistory::open(&config.state_dir.join("health.db"))?;
     let (history_in, kept) = mpsc::channel(HISTORY_WAITING);
     let janitor = Janitor {
         engine: handle.clone(),
@@ -343,6 +343,7 @@ async fn run_agent(config: Config) -> anyhow::Result<()> {
         grace: config.health.grace.unwrap_or(config.service.ready_timeout),
         fall: config.health.fall,
         poll: config.peers.poll,
+        ready: wiring::ready_limits(&config),
     };
     tasks.spawn(watch_node(
         handle.clone(),

@@ -5,6 +5,7 @@
 
 mod news;
 mod schedule;
+mod startup;
 
 pub use news::{exchange_with_peers, meet_voters};
 
@@ -15,10 +16,13 @@ use cbddc_domain::health::{
     CheckState, HealthEntry, HealthEntryKind, Judgement, Measurement, Panel, Status, Tally,
 };
 use cbddc_domain::node::{Event, Node};
+use cbddc_domain::node_starts::NodeStart;
 use cbddc_domain::phase::Phase;
 use cbddc_domain::plan::Timing;
+use cbddc_domain::readiness::ReadyLimits;
 use cbddc_domain::warmup::{RunningProcess, Verdict, Warmup, WarmupLimits};
 use schedule::{Outcome, Pace, run_checks};
+use startup::Startup;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -47,6 +51,8 @@ pub struct MonitorSettings {
     pub fall: u32,
     /// How often one peer is asked for its record.
     pub poll: Duration,
+    /// How long a start may take.
+    pub ready: ReadyLimits,
 }
 
 /// The newest health, for those who ask.
@@ -64,6 +70,10 @@ pub struct Health {
     pub pid: Option<u32>,
     /// The process that was measured, with its start.
     pub process: Option<RunningProcess>,
+    /// That the node is starting, and what keeps it busy; unset: it is not, or not busy.
+    pub starting: Option<String>,
+    /// That the next start may take longer than it has time; unset: nothing says so.
+    pub start_warning: Option<String>,
 }
 
 impl Default for Health {
@@ -86,6 +96,8 @@ impl Health {
             measurements: Vec::new(),
             pid: None,
             process: None,
+            starting: None,
+            start_warning: None,
         }
     }
 }
@@ -115,7 +127,12 @@ pub async fn watch_node(
         health,
         warmup: None,
         last_lines_kept: false,
+        startup: None,
+        starts: Vec::new(),
+        log_looked_ms: None,
+        start_warning: None,
     };
+    watched.starts = watched.world.node_starts().await;
     let mut changed = watched.engine.watch();
     let mut summary = tokio::time::interval(SUMMARY_INTERVAL);
     summary.reset();
@@ -156,6 +173,13 @@ struct Watched {
     warmup: Option<(GenerationNumber, Warmup)>,
     /// What the node that ended last said is in the journal.
     last_lines_kept: bool,
+    /// The start of the process that runs.
+    startup: Option<Startup>,
+    /// The starts before, newest first.
+    starts: Vec<NodeStart>,
+    /// When the size of the log was looked at last.
+    log_looked_ms: Option<u64>,
+    start_warning: Option<String>,
 }
 
 impl Watched {
@@ -182,6 +206,9 @@ impl Watched {
             | Phase::Stuck { .. } => {
                 self.warmup = None;
                 self.measure(None, false);
+                if let (Some(process), _) = self.process().await {
+                    self.look_at_start(process, false).await;
+                }
                 let reason = format!("the node is in phase {}", node.phase.word());
                 self.show_without_checks(Status::Unknown, reason);
                 UNIT_INTERVAL
@@ -227,12 +254,16 @@ impl Watched {
             measurements: self.panel.measurements(),
             pid: process.map(|process| process.pid),
             process,
+            starting: self.startup.as_ref().and_then(Startup::text),
+            start_warning: self.start_warning.clone(),
         });
     }
 
     /// Shows a verdict that no check has made, and keeps it where it is new.
     fn show_without_checks(&mut self, status: Status, reason: String) {
         let mut health = Health::without_checks(status, reason);
+        health.starting = self.startup.as_ref().and_then(Startup::text);
+        health.start_warning = self.start_warning.clone();
         let now = self.world.now();
         let before = self.health.borrow().clone();
         let same = before.judgement == health.judgement && before.since_wall_ms != 0;
@@ -310,12 +341,15 @@ impl Watched {
         }
         self.measure(Some(process), true);
         let judgement = self.panel.judgement();
+        let is_healthy = judgement.status.is_acceptable();
+        self.look_at_start(process, is_healthy).await;
+        let is_busy = self.startup.as_ref().is_some_and(Startup::is_busy);
         let (after, _) = self.process().await;
         let now_ms = self.world.now().since_boot_ms;
         let Some((_, warmup)) = &mut self.warmup else {
             return;
         };
-        match warmup.observe(now_ms, after, &judgement) {
+        match warmup.observe(now_ms, after, &judgement, is_busy) {
             Verdict::Pending { .. } => {}
             Verdict::Clean => self.tell(Event::Clean(generation)).await,
             Verdict::Failed { reason } => {
@@ -337,6 +371,7 @@ impl Watched {
             healthy_for_ms: timing.healthy_ms,
             ready_within_ms: timing.verify_ms,
             fall: self.settings.fall,
+            busy_ms: self.settings.ready.busy_ms,
         }
     }
 
@@ -353,6 +388,8 @@ impl Watched {
         // Where it is not known whether the node runs, the checks go on as they did.
         if let Some(process) = process {
             self.measure(Some(process), false);
+            let is_healthy = self.panel.judgement().status.is_acceptable();
+            self.look_at_start(process, is_healthy).await;
         }
     }
 

@@ -8,6 +8,8 @@ use cbddc_domain::generation::GenerationNumber;
 use cbddc_domain::health::{Measurement, Policy};
 use cbddc_domain::id::NodeName;
 use cbddc_domain::node::{Effect, Node};
+use cbddc_domain::node_starts::NodeStart;
+use cbddc_domain::readiness::Effort;
 use cbddc_domain::register::{Answer, Epoch, RegisterView};
 use cbddc_domain::starts::Start;
 use cbddc_domain::stops::Stops;
@@ -115,6 +117,20 @@ pub trait World: Send + Sync {
     async fn processes(&self) -> Result<Vec<u32>, EffectError> {
         Ok(Vec::new())
     }
+    /// What they have done since they began; `None`: it cannot be read.
+    async fn effort(&self) -> Option<Effort> {
+        None
+    }
+    /// The size of the logs of the node's databases, in bytes; `None`: no database is known.
+    async fn log_bytes(&self) -> Option<u64> {
+        None
+    }
+    /// The node's newest starts, newest first.
+    async fn node_starts(&self) -> Vec<NodeStart> {
+        Vec::new()
+    }
+    /// Remembers a start.
+    async fn keep_node_start(&self, _: NodeStart) {}
     /// Writes down what a node that has ended said last.
     async fn keep_last_lines(&self) {}
     /// Runs all local checks, all at once; what is costly, or takes longer than `within`, may be answered

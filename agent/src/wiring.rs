@@ -4,11 +4,12 @@ use anyhow::Context as _;
 use cbagent::adapters::builds::BuildStore;
 use cbagent::adapters::cbddc_wire::{Secret, Security};
 use cbagent::adapters::checks::{
-    DatabaseCheck, DatabaseSettings, ExecSettings, HostSettings, NodeCheck, NodeChecks, Probe,
-    UnitCheck,
+    BliteSettings, DatabaseCheck, DatabaseSettings, ExecSettings, HostSettings, NodeCheck,
+    NodeChecks, Probe, UnitCheck,
 };
 use cbagent::adapters::clock::SystemClock;
 use cbagent::adapters::clusters::ClusterAccess;
+use cbagent::adapters::health_history::HealthHistory;
 use cbagent::adapters::http::{HttpAddress, HttpTarget};
 use cbagent::adapters::https;
 use cbagent::adapters::node_protocol::{
@@ -90,10 +91,19 @@ pub(crate) fn protocol_settings(
         critical_collections: cbddc.critical_collections.clone(),
         canary: canary.map(|by| CanarySettings {
             node: config.node.to_string(),
+            collection: cbddc.canary_collection.clone(),
             by,
         }),
         limit: config.health.timeout,
     })
+}
+
+/// How long a start of the node may take.
+pub(crate) fn ready_limits(config: &Config) -> ReadyLimits {
+    ReadyLimits {
+        ready_ms: milliseconds(config.service.ready_timeout),
+        busy_ms: milliseconds(config.service.ready_timeout_busy),
+    }
 }
 
 /// The adapters of this host.
@@ -103,7 +113,7 @@ pub(crate) fn world(
     supervisor: Arc<dyn Supervisor>,
     (builds, snapshots, journal): (&BuildStore, &Arc<SnapshotStore>, &SqliteStore),
     clusters: &[ClusterAccess],
-    peers: Peers,
+    (peers, history): (Peers, HealthHistory),
 ) -> anyhow::Result<HostWorld> {
     let service = &config.service;
     let command = |words: &[String]| (!words.is_empty()).then(|| words.to_vec());
@@ -138,10 +148,9 @@ pub(crate) fn world(
             margin: QUIESCE_MARGIN,
         },
         stop_limit: service.stop_timeout,
-        ready_limits: ReadyLimits {
-            ready_ms: milliseconds(service.ready_timeout),
-            busy_ms: milliseconds(service.ready_timeout_busy),
-        },
+        ready_limits: ready_limits(config),
+        blite: service.blite.clone(),
+        history,
         checks: NodeChecks {
             supervisor,
             checks: Arc::new(checks?),
@@ -194,6 +203,10 @@ fn probe(given: &CheckConfig, clusters: &[ClusterAccess], skews: &Skews) -> anyh
             max_wal_bytes: *max_wal,
             max_growth_bytes: *max_growth,
         })),
+        ProbeConfig::Blite { path, max_log } => Probe::Blite(BliteSettings {
+            path: path.clone(),
+            max_log_bytes: *max_log,
+        }),
         ProbeConfig::Host {
             path,
             min_free_disk,

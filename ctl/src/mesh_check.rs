@@ -67,6 +67,8 @@ pub struct Looked {
     pub left_out: BTreeMap<NodeName, String>,
     /// Nodes that did not answer, and why.
     pub silent: BTreeMap<NodeName, String>,
+    /// What agents could not look at or do, and on which node.
+    pub not_checked: BTreeSet<(NodeName, String)>,
     /// How long events took so far.
     pub arrivals: Arrivals,
 }
@@ -202,6 +204,8 @@ impl MeshChecker {
         let mut news: Vec<String> = left_out
             .map(|(node, why)| format!("{node} is left out of the mesh check: {why}"))
             .collect();
+        let not_checked = looked.not_checked.iter();
+        news.extend(not_checked.map(|(node, what)| format!("{node}: not checked: {what}")));
         let soaks = memory.passed == Some(wave);
         match (&looked.verdict, &looked.round) {
             (MeshVerdict::Passed, Some(round)) if !soaks => {
@@ -230,6 +234,7 @@ impl MeshChecker {
             asked: 0,
             left_out: BTreeMap::new(),
             silent: BTreeMap::new(),
+            not_checked: BTreeSet::new(),
             arrivals: Arrivals::default(),
         };
         let mut views = BTreeMap::new();
@@ -239,6 +244,9 @@ impl MeshChecker {
                     looked.silent.insert(node, why_nothing(&asked));
                 }
                 Outcome::Ok(asked) => {
+                    let not_checked = answers(&asked).flat_map(|answer| &answer.not_checked);
+                    let of_node = not_checked.map(|what| (node.clone(), what.clone()));
+                    looked.not_checked.extend(of_node);
                     let shown = asked.into_iter().map(|one| self.shown(one));
                     views.insert(node, shown.collect());
                 }

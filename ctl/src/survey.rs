@@ -25,6 +25,8 @@ pub struct Shown {
     pub epoch: Option<Epoch>,
     /// The newest judgement of its checks.
     pub health: String,
+    /// That the next start may take longer than it has time, if something says so.
+    pub start_warning: Option<String>,
 }
 
 /// Asks one node.
@@ -71,6 +73,7 @@ fn shown(status: v1::GetStatusResponse) -> Result<Shown, Malformed> {
         probation: epoch.filter(|_| status.phase == "probation"),
         clean: status.probation_clean,
         unhealthy: some(status.health_reasons.join("; ")),
+        starting: !status.starting.is_empty(),
         last_rollout: status
             .last_rollout
             .map(|epoch| (epoch.into(), some(status.last_rollout_outcome))),
@@ -85,6 +88,7 @@ fn shown(status: v1::GetStatusResponse) -> Result<Shown, Malformed> {
         drift: some(status.drift),
     };
     let (phase_text, phase, health) = (status.phase_text, status.phase, status.health);
+    let start_warning = some(status.start_warning);
     Ok(Shown {
         view,
         register,
@@ -92,6 +96,7 @@ fn shown(status: v1::GetStatusResponse) -> Result<Shown, Malformed> {
         phase,
         epoch,
         health,
+        start_warning,
     })
 }
 

@@ -1,5 +1,6 @@
 //! The node checks against real sockets, files and programs that behave, misbehave and keep silent.
 
+mod blite;
 mod database;
 mod exec;
 mod https;

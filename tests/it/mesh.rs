@@ -316,6 +316,10 @@ fn proven_by_a_canary(canary: &'static str, collection: &str) {
         canary,
         ..MeshOptions::default()
     });
+    (0..3).for_each(|index| {
+        mesh.node(index)
+            .declare(&["cbagent.canary", "checks", "orders"])
+    });
     for version in ["1.0", "1.1"] {
         mesh.make_build(version, "");
         let ran = mesh.roll_out(version);
@@ -341,6 +345,37 @@ fn proven_by_a_canary(canary: &'static str, collection: &str) {
 #[test]
 fn an_event_of_the_agents_proves_replication_where_nothing_else_moves() {
     proven_by_a_canary("canary = \"push\"", "cbagent.canary");
+}
+
+#[test]
+fn an_event_of_the_agents_may_be_in_a_collection_of_the_application() {
+    proven_by_a_canary(
+        "canary = \"push\"\ncanary_collection = \"orders\"",
+        "orders",
+    );
+}
+
+/// A node passes on what it declares, and nothing else.
+#[test]
+fn an_event_of_the_agents_that_no_node_would_pass_on_is_not_written_and_told() {
+    let mesh = TestMesh::start(MeshOptions {
+        canary: "canary = \"push\"",
+        ..MeshOptions::default()
+    });
+    (0..3).for_each(|index| mesh.node(index).declare(&["orders"]));
+    mesh.make_build("1.0", "");
+    let ran = mesh.roll_out("1.0");
+    let words = "n1: not checked: no canary event is written: the node declares its collections, and cbagent.canary is none of them";
+    assert!(ran.stderr.contains(words), "{}", ran.stderr);
+    let checked = mesh
+        .cbctl(&["replication", "check", "-o", "json"])
+        .expect(0);
+    let checked = checked.json();
+    assert_eq!(checked["verdict"], "unproven", "{checked}");
+    let told = &checked["not_checked"];
+    assert_eq!(told.as_array().map(Vec::len), Some(3), "{told}");
+    assert!(told.to_string().contains("canary_collection"), "{told}");
+    assert_eq!(mesh.stats(0).expect("the node answers")["documents"], 0);
 }
 
 #[test]

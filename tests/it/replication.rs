@@ -11,7 +11,7 @@ mod offline;
 mod unproven;
 
 use cbddc_tests::mesh::{MeshOptions, Ran, TestMesh};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
@@ -31,15 +31,6 @@ fn mesh_of(nodes: usize) -> TestMesh {
 
 /// What nodes here declare to hold, as every node since 1.0 declares something.
 const DECLARED: [&str; 2] = ["orders", "stock"];
-
-/// Lets a node that was not started yet declare its collections.
-fn declare(mesh: &TestMesh, index: usize, collections: &[&str]) {
-    let path = mesh.node(index).folder.join("appsettings.json");
-    let text = fs::read_to_string(&path).expect("settings");
-    let mut settings: Value = serde_json::from_str(&text).expect("JSON");
-    settings["Fixture"]["Interests"] = json!(collections);
-    fs::write(&path, settings.to_string()).expect("they can be written");
-}
 
 /// The same with a build that has these faults from its start.
 fn mesh_with(nodes: usize, faults: &str) -> TestMesh {

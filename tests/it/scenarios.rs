@@ -7,6 +7,7 @@ mod halts;
 mod killed_agents;
 mod killed_clients;
 mod kinds;
+mod long_starts;
 mod random_order;
 mod state_folder;
 mod stops;

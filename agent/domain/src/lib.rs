@@ -24,6 +24,7 @@ pub mod identity;
 pub mod manifest;
 pub mod mesh;
 pub mod node;
+pub mod node_starts;
 pub mod oplog;
 pub mod phase;
 pub mod plan;

@@ -19,12 +19,14 @@
 use crate::id::NodeName;
 use crate::node::ProposalKind;
 use crate::plan::Plan;
+use crate::readiness::Excused;
 use crate::register::{Epoch, Record, RegisterView};
 use crate::release::Release;
 use std::collections::{BTreeMap, BTreeSet};
 
 mod draft;
 mod preparing;
+mod reverting;
 mod running;
 #[cfg(test)]
 mod tests;
@@ -89,6 +91,8 @@ pub struct View {
     pub clean: bool,
     /// Why its checks are not healthy, if they are not.
     pub unhealthy: Option<String>,
+    /// Whether its start still keeps it busy, as with reading its database's log.
+    pub starting: bool,
     /// The newest rollout it took part in, and how it ended there.
     pub last_rollout: Option<(Epoch, Option<String>)>,
     /// What runs.
@@ -238,6 +242,8 @@ pub struct Proposer {
     views: BTreeMap<NodeName, View>,
     renewed_ms: u64,
     asked_ms: u64,
+    /// Time of this wave that does not count, because starts keep nodes busy.
+    excused: Excused,
     /// What the newest mesh check waited for.
     mesh_waits: String,
     news: Vec<String>,
@@ -261,6 +267,7 @@ impl Proposer {
             views: BTreeMap::new(),
             renewed_ms: now_ms,
             asked_ms: now_ms,
+            excused: Excused::NONE,
             mesh_waits: String::new(),
             news: Vec::new(),
         };

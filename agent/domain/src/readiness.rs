@@ -78,6 +78,11 @@ impl Readiness {
         }
     }
 
+    /// Whether the node was busy at the last look.
+    pub fn is_busy(&self) -> bool {
+        self.is_busy
+    }
+
     fn take_in(&mut self, now_ms: u64, effort: Option<Effort>) {
         let Some(effort) = effort else {
             (self.began, self.is_busy) = (None, false);
@@ -96,9 +101,35 @@ impl Readiness {
     }
 }
 
+/// Time that does not count against a limit, because the node was busy with its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Excused {
+    total_ms: u64,
+    looked_ms: Option<u64>,
+}
+
+impl Excused {
+    /// Nothing is excused yet.
+    pub const NONE: Self = Self {
+        total_ms: 0,
+        looked_ms: None,
+    };
+
+    /// Takes in whether the node is busy at `now_ms`, since the last look then, too; returns how much
+    /// is excused so far, in milliseconds: never more than `most_ms`.
+    pub fn look(&mut self, now_ms: u64, is_busy: bool, most_ms: u64) -> u64 {
+        let before_ms = self.looked_ms.replace(now_ms).unwrap_or(now_ms);
+        if is_busy {
+            let passed_ms = now_ms.saturating_sub(before_ms);
+            self.total_ms = self.total_ms.saturating_add(passed_ms).min(most_ms);
+        }
+        self.total_ms
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Effort, Patience, Readiness, ReadyLimits};
+    use super::{Effort, Excused, Patience, Readiness, ReadyLimits};
 
     const LIMITS: ReadyLimits = ReadyLimits {
         ready_ms: 10_000,
@@ -134,6 +165,23 @@ mod tests {
             processor_ms: 0,
             read_bytes,
         })
+    }
+
+    #[test]
+    fn time_is_excused_while_the_node_is_busy_and_no_longer_than_that() {
+        let mut excused = Excused::NONE;
+        let looks = [
+            (0, true, 0),
+            (100, true, 100),
+            (200, false, 100),
+            (900, true, 800),
+            // A clock that goes back excuses nothing.
+            (500, true, 800),
+            (2_000, true, 1_000),
+        ];
+        for (now_ms, is_busy, expected) in looks {
+            assert_eq!(excused.look(now_ms, is_busy, 1_000), expected, "{now_ms}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! ```
 
 use crate::health::Judgement;
+use crate::readiness::Excused;
 
 /// What a node has to show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub struct WarmupLimits {
     pub ready_within_ms: u64,
     /// How many bad judgements in a row are tolerated once it was healthy.
     pub fall: u32,
+    /// How much time does not count, at most, because the node is busy with its start, in milliseconds.
+    pub busy_ms: u64,
 }
 
 impl WarmupLimits {
@@ -63,6 +66,7 @@ pub struct Warmup {
     was_healthy: bool,
     was_clean: bool,
     bad_in_a_row: u32,
+    excused: Excused,
     failed: Option<String>,
 }
 
@@ -77,24 +81,30 @@ impl Warmup {
             was_healthy: false,
             was_clean: false,
             bad_in_a_row: 0,
+            excused: Excused::NONE,
             failed: None,
         }
     }
 
     /// Takes in what was found at `now_ms` and says where the node stands. `process` is what runs
-    /// now, `None` if nothing does. May go on after `Clean`, as long as the node is on probation.
+    /// now, `None` if nothing does, `is_busy` whether its start still keeps it busy, as with reading its
+    /// database's log. May go on after `Clean`, as long as the node is on probation.
     pub fn observe(
         &mut self,
         now_ms: u64,
         process: Option<RunningProcess>,
         judgement: &Judgement,
+        is_busy: bool,
     ) -> Verdict {
+        let is_starting = is_busy && !self.was_healthy;
+        let busy_ms = self.limits.busy_ms;
+        let excused_ms = self.excused.look(now_ms, is_starting, busy_ms);
         if self.failed.is_none() {
             self.failed = self.process_failure(process);
         }
         if self.failed.is_none() {
             self.take_in(now_ms, judgement);
-            self.failed = self.health_failure(now_ms, judgement);
+            self.failed = self.health_failure(now_ms.saturating_sub(excused_ms), judgement);
         }
         match &self.failed {
             Some(reason) => Verdict::Failed {
@@ -135,6 +145,7 @@ impl Warmup {
             healthy_for_ms,
             ready_within_ms,
             fall,
+            busy_ms: _,
         } = self.limits;
         let waited_ms = now_ms.saturating_sub(self.began_ms);
         let reasons = judgement.reasons.join("; ");
@@ -198,10 +209,11 @@ mod tests {
         healthy_for_ms: 300,
         ready_within_ms: 1_000,
         fall: 2,
+        busy_ms: 2_000,
     };
 
     /// What is seen: H, D, U, ? are judgements; X is no process; R another one, O the same number
-    /// started at another time.
+    /// started at another time; B is bad, and busy with its start.
     fn play(events: &[(u64, char)]) -> Verdict {
         let mut warmup = Warmup::new(LIMITS, NODE, 0);
         let mut verdict = Verdict::Pending {
@@ -218,12 +230,17 @@ mod tests {
                 _ => Some(NODE),
             };
             let (status, reasons) = match event {
-                'U' => (Status::Unhealthy, vec!["tcp: refused".to_owned()]),
+                'U' | 'B' => (Status::Unhealthy, vec!["tcp: refused".to_owned()]),
                 '?' => (Status::Unknown, vec!["http: odd".to_owned()]),
                 'D' => (Status::Degraded, vec!["host: little room".to_owned()]),
                 _ => (Status::Healthy, Vec::new()),
             };
-            verdict = warmup.observe(*now_ms, process, &Judgement { status, reasons });
+            verdict = warmup.observe(
+                *now_ms,
+                process,
+                &Judgement { status, reasons },
+                *event == 'B',
+            );
         }
         verdict
     }
@@ -305,6 +322,29 @@ mod tests {
             };
             assert_eq!(verdict, expected, "{events:?}");
         }
+    }
+
+    #[test]
+    fn a_busy_start_has_more_time() {
+        let cases: [(&[(u64, char)], bool); 5] = [
+            (&[(0, 'U'), (900, 'B'), (1_500, 'B')], false),
+            // What was excused stays so: another 100 ms are left.
+            (&[(0, 'U'), (900, 'U'), (1_500, 'B'), (1_590, 'U')], false),
+            (&[(0, 'U'), (900, 'U'), (1_500, 'B'), (1_601, 'U')], true),
+            // Not for ever.
+            (&[(0, 'B'), (2_900, 'B'), (2_999, 'B')], false),
+            (&[(0, 'B'), (2_900, 'B'), (3_000, 'B')], true),
+        ];
+        for (events, fails) in cases {
+            let failed = matches!(play(events), Verdict::Failed { .. });
+            assert_eq!(failed, fails, "{events:?}");
+        }
+        // Then it proves itself as any other, with as much time for that.
+        let verdict = play(&[(0, 'B'), (1_900, 'B'), (1_950, 'H'), (2_250, 'H')]);
+        assert_eq!(verdict, Verdict::Clean);
+        // Once it was healthy, being busy is no excuse.
+        let verdict = play(&[(0, 'H'), (1, 'B'), (2, 'B'), (3, 'B')]);
+        assert!(matches!(verdict, Verdict::Failed { .. }), "{verdict:?}");
     }
 
     #[test]

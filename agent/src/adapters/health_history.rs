@@ -3,6 +3,7 @@
 //! read is put aside and a new one begun.
 
 use cbddc_domain::health::{HealthEntry, HealthEntryKind, Status, Tally};
+use cbddc_domain::node_starts::{NodeStart, STARTS_KEPT};
 use rusqlite::{Connection, Row, params};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +16,7 @@ const ENTRIES_MAX: u64 = 20_000;
 const ENTRIES_OVER: u64 = 200;
 
 /// The number of the present shape.
-const SHAPE: u32 = 1;
+const SHAPE: u32 = 2;
 
 /// The history cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -120,6 +121,40 @@ impl HealthHistory {
         .await
     }
 
+    /// Remembers a start of the node, and forgets the oldest.
+    pub async fn keep_node_start(&self, start: NodeStart) -> Result<(), HistoryError> {
+        self.with(move |database| {
+            let transaction = database.transaction()?;
+            transaction.execute(
+                "INSERT INTO node_starts (wall_ms, took_ms, log_bytes) VALUES (?1, ?2, ?3)",
+                params![start.wall_ms, start.took_ms, start.log_bytes],
+            )?;
+            transaction.execute(
+                "DELETE FROM node_starts WHERE number <= (SELECT max(number) FROM node_starts) - ?1",
+                [STARTS_KEPT],
+            )?;
+            transaction.commit()
+        })
+        .await
+    }
+
+    /// The remembered starts of the node, newest first.
+    pub async fn node_starts(&self) -> Result<Vec<NodeStart>, HistoryError> {
+        self.with(|database| {
+            let query = "SELECT wall_ms, took_ms, log_bytes FROM node_starts ORDER BY number DESC";
+            let mut statement = database.prepare(query)?;
+            let rows = statement.query_map([], |row| {
+                Ok(NodeStart {
+                    wall_ms: row.get(0)?,
+                    took_ms: row.get(1)?,
+                    log_bytes: row.get(2)?,
+                })
+            })?;
+            rows.collect()
+        })
+        .await
+    }
+
     async fn with<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
@@ -130,6 +165,13 @@ impl HealthHistory {
         Ok(done.unwrap_or(Err(rusqlite::Error::InvalidQuery))?)
     }
 }
+
+const NODE_STARTS: &str = "CREATE TABLE node_starts (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    wall_ms INTEGER NOT NULL,
+    took_ms INTEGER NOT NULL,
+    log_bytes INTEGER
+);";
 
 const SELECT: &str = "SELECT number, wall_ms, name, kind, status, reason, healthy, degraded, unknown, \
                       unhealthy, took_ms_max FROM entries";
@@ -165,8 +207,13 @@ fn open(path: &Path) -> rusqlite::Result<(Connection, u64)> {
                  took_ms_max INTEGER
              );
              CREATE INDEX entries_by_time ON entries (wall_ms);
+             {NODE_STARTS}
              PRAGMA user_version = {SHAPE};
              COMMIT;"
+        ))?;
+    } else if found == 1 {
+        database.execute_batch(&format!(
+            "BEGIN; {NODE_STARTS} PRAGMA user_version = {SHAPE}; COMMIT;"
         ))?;
     } else if found > SHAPE {
         return Err(rusqlite::Error::InvalidQuery);

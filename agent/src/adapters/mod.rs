@@ -23,6 +23,7 @@ pub mod https;
 pub mod identity_files;
 pub(crate) mod last_lines;
 pub mod local;
+pub mod node_logs;
 pub mod node_protocol;
 pub mod notify;
 pub mod oplog_reader;

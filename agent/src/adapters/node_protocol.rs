@@ -4,8 +4,8 @@
 mod canary;
 mod joined;
 
-pub use canary::{CANARY_COLLECTION, CanaryBy, CanaryError, CanarySettings};
-pub use joined::JoinedPeers;
+pub use canary::{CanaryBy, CanaryError, CanarySettings};
+pub use joined::{JoinedPeers, not_checked};
 
 use crate::adapters::cbddc_wire::{Secret, Security, WireClient, WireError, WireOptions};
 use crate::adapters::checks::measured;
@@ -32,9 +32,9 @@ const ASKER: &str = "cbagent";
 /// How often the check may open a connection to a node that was found in order.
 const STEADY_INTERVAL: Duration = Duration::from_secs(30);
 
-/// How long a node may take to join a peer that is up, as after its start: more than two of its sync
-/// cycles of 2 s (`SyncOrchestrator.cs`).
-const JOINING_GRACE: Duration = Duration::from_secs(5);
+/// How long a node may take to join a peer that is up, as after its start: its rounds come every 2 s, and
+/// after two failures it waits for 5 s more (`SyncOrchestrator.cs`).
+const JOINING_GRACE: Duration = Duration::from_secs(10);
 
 /// How long a peer that is up may be missing from a node that had joined it: CBDDC nodes back off up
 /// to 60 s (`SyncOrchestrator.cs`).
@@ -407,13 +407,12 @@ fn not_joined(peers: &[&ExpectedPeer]) -> String {
 
 /// That nothing is wrong, and what could not be looked at.
 fn all_joined(joined: &JoinedPeers) -> String {
-    let (mut count, mut by_peer, mut unknown) = (0, 0, Vec::new());
-    for (address, joined) in joined {
+    let (mut count, mut by_peer) = (0, 0);
+    for joined in joined.values() {
         match joined {
             Joined::Yes => count += 1,
             Joined::ByPeer => by_peer += 1,
-            Joined::No => {}
-            Joined::NotChecked(why) => unknown.push((address.as_str(), why)),
+            Joined::No | Joined::NotChecked(_) => {}
         }
     }
     let mut text = format!("it takes the token, refuses a wrong one, and joined {count} peers");
@@ -422,10 +421,8 @@ fn all_joined(joined: &JoinedPeers) -> String {
             ", and {by_peer} joined it that cannot be reached from here"
         ));
     }
-    if let Some((_, why)) = unknown.first() {
-        let names: Vec<&str> = unknown.iter().map(|(address, _)| *address).collect();
-        let names = names.join(", ");
-        text.push_str(&format!("; not checked: whether it joined {names}: {why}"));
+    if let Some(what) = not_checked(joined) {
+        text.push_str(&format!("; not checked: {what}"));
     }
     text
 }

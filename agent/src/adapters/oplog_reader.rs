@@ -167,13 +167,18 @@ impl OplogReader {
         if named(&clock) {
             return clock;
         }
-        let reader = self.clone();
-        let read = move || reader.open()?.clock().ok();
-        let read = tokio::task::spawn_blocking(read).await.ok().flatten();
-        for (origin, moment) in read.unwrap_or_default().0 {
+        for (origin, moment) in self.stored_clock().await.0 {
             clock.0.entry(origin).or_insert(moment);
         }
         clock
+    }
+
+    /// The last event of each origin in the node's database; empty where that cannot be read.
+    pub async fn stored_clock(&self) -> VectorClock {
+        let reader = self.clone();
+        let read = move || reader.open()?.clock().ok();
+        let read = tokio::task::spawn_blocking(read).await.ok().flatten();
+        read.unwrap_or_default()
     }
 
     /// Reads all events from a moment on into `parts`; ends early when nobody listens any more.

@@ -5,7 +5,10 @@ mod ready;
 use crate::adapters::builds::{BuildError, BuildStore};
 use crate::adapters::checks::NodeChecks;
 use crate::adapters::clock::SystemClock;
+use crate::adapters::effort;
+use crate::adapters::health_history::HealthHistory;
 use crate::adapters::last_lines::last_lines;
+use crate::adapters::node_logs;
 use crate::adapters::peers::Peers;
 use crate::adapters::quarantine;
 use crate::adapters::quiesce::{QuiesceSettings, quiesce, stop_writers, unquiesce};
@@ -25,7 +28,8 @@ use cbddc_domain::build::BuildRef;
 use cbddc_domain::health::{Measurement, Policy};
 use cbddc_domain::id::NodeName;
 use cbddc_domain::node::Effect;
-use cbddc_domain::readiness::ReadyLimits;
+use cbddc_domain::node_starts::NodeStart;
+use cbddc_domain::readiness::{Effort, ReadyLimits};
 use cbddc_domain::register::{Answer, Epoch, RegisterView};
 use cbddc_domain::starts::Start;
 use cbddc_domain::stops::Stops;
@@ -56,6 +60,10 @@ pub struct HostWorld {
     pub secrets: Vec<String>,
     /// The node's databases.
     pub databases: Vec<PathBuf>,
+    /// The data files of its BLite databases.
+    pub blite: Vec<PathBuf>,
+    /// What is remembered of the node's health, and of its starts.
+    pub history: HealthHistory,
     /// How its writers are stopped.
     pub quiesce: QuiesceSettings,
     /// How long a stop may take before the node is killed.
@@ -136,6 +144,33 @@ impl World for HostWorld {
 
     async fn unit(&self) -> Result<UnitState, EffectError> {
         self.supervisor.state().await
+    }
+
+    async fn effort(&self) -> Option<Effort> {
+        let pids = self.supervisor.processes().await.ok()?;
+        effort::of_processes(&pids)
+    }
+
+    async fn log_bytes(&self) -> Option<u64> {
+        let (sqlite, blite) = (self.databases.clone(), self.blite.clone());
+        let looking = blocking(move || Ok(node_logs::bytes(&sqlite, &blite)));
+        looking.await.ok().flatten()
+    }
+
+    async fn node_starts(&self) -> Vec<NodeStart> {
+        let starts = self.history.node_starts().await;
+        starts.unwrap_or_else(|error| {
+            let error = error_chain(&error);
+            tracing::warn!(error, "earlier starts of the node are not known");
+            Vec::new()
+        })
+    }
+
+    async fn keep_node_start(&self, start: NodeStart) {
+        if let Err(error) = self.history.keep_node_start(start).await {
+            let error = error_chain(&error);
+            tracing::warn!(error, "how long the node's start took was not written down");
+        }
     }
 
     async fn keep_last_lines(&self) {

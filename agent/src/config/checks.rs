@@ -81,6 +81,13 @@ pub enum ProbeConfig {
         /// Growth in bytes within an hour that is too much. Unset: any is right.
         max_growth: Option<u64>,
     },
+    /// A BLite database.
+    Blite {
+        /// Its data file.
+        path: PathBuf,
+        /// Bytes of write-ahead log that are too many: 256 MiB.
+        max_log: u64,
+    },
     /// The host.
     Host {
         /// A path on the file system that is looked at. Default: `state_dir`.
@@ -198,6 +205,18 @@ impl Given<'_> {
                 quick_check: QUICK_CHECK,
                 max_wal: MAX_WAL,
                 max_growth: None,
+            };
+            checks.push(check(&name, Check::Database, probe));
+        }
+        let blite = self.service.blite.iter();
+        for (number, path) in blite.filter(|_| self.health.databases).enumerate() {
+            let name = match number {
+                0 => "blite".to_owned(),
+                _ => format!("blite-{}", number + 1),
+            };
+            let probe = ProbeConfig::Blite {
+                path: path.clone(),
+                max_log: MAX_WAL,
             };
             checks.push(check(&name, Check::Database, probe));
         }

@@ -18,6 +18,9 @@ const CLUSTERS_MAX: usize = 8;
 /// The longest name of a cluster, in bytes: it is a part of names of checks.
 const NAME_BYTES_MAX: usize = 24;
 
+/// The collection of the agents' own events, where none is named.
+const CANARY_COLLECTION: &str = "cbagent.canary";
+
 /// Who writes an event for checks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CanaryConfig {
@@ -53,6 +56,8 @@ pub struct Cluster {
     pub critical_collections: Vec<String>,
     /// Who writes an event for checks where nothing else moves. Default: nobody.
     pub canary: Option<CanaryConfig>,
+    /// The collection in which the agent or its program writes it. Default: `cbagent.canary`.
+    pub canary_collection: String,
     /// Pause between two looks at replication that nobody asked for. Default 15 s.
     pub follow_interval: Duration,
     /// A clock that is behind and has not moved for this long is stalled. Default 90 s.
@@ -174,6 +179,11 @@ fn cluster(mut reader: Reader<'_>, is_named: bool, given: &Given<'_>) -> Option<
     let target_collections = reader.strings("target_collections").unwrap_or_default();
     let critical_collections = reader.strings("critical_collections").unwrap_or_default();
     let canary = canary(&mut reader);
+    let canary_collection = reader.string("canary_collection");
+    if canary_collection.is_some() && matches!(canary, None | Some(CanaryConfig::Http(_))) {
+        let text = "only `canary = \"push\"` and `canary_command` write in it: take it out";
+        reader.fault("canary_collection", text);
+    }
     let follow_interval = seconds(&mut reader, "follow_interval", 15);
     let stalled_after = seconds(&mut reader, "stalled_after", 90);
     reader.finish();
@@ -188,6 +198,7 @@ fn cluster(mut reader: Reader<'_>, is_named: bool, given: &Given<'_>) -> Option<
         target_collections,
         critical_collections,
         canary,
+        canary_collection: canary_collection.unwrap_or_else(|| CANARY_COLLECTION.to_owned()),
         follow_interval,
         stalled_after,
     })

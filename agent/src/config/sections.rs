@@ -37,6 +37,8 @@ pub struct Service {
     pub working_dir: Option<PathBuf>,
     /// Its database files, those of `[[cluster]]` included. Default: none, and snapshots are empty.
     pub databases: Vec<PathBuf>,
+    /// The data files, `X.blite`, of its BLite databases. Default: none.
+    pub blite: Vec<PathBuf>,
     /// How long it may take to end before it is killed. Default 30 s.
     pub stop_timeout: Duration,
     /// How long it may take to be ready after a start. Default 60 s.
@@ -157,6 +159,7 @@ pub(super) fn service(
         env: reader.pairs("env").unwrap_or_default(),
         working_dir: reader.path("working_dir"),
         databases: reader.paths("databases").unwrap_or_default(),
+        blite: reader.paths("blite").unwrap_or_default(),
         stop_timeout: seconds(&mut reader, "stop_timeout", 30),
         ready_timeout,
         ready_timeout_busy: ready_timeout_busy.unwrap_or(READY_TIMEOUT_BUSY.max(ready_timeout)),
@@ -178,7 +181,7 @@ pub(super) fn databases_outside(
 ) {
     let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
     for store in stores {
-        for database in &service.databases {
+        for database in service.databases.iter().chain(&service.blite) {
             if database.starts_with(&store) || real(database).starts_with(real(&store)) {
                 faults.push(format!(
                     "service.databases: {} lies in the build store {}, where the next build would not \

@@ -1,9 +1,10 @@
 //! Health, and what the mesh check needs of this node.
 
 use super::{Services, caller, refuse};
+use crate::adapters::clusters::ClusterAccess;
 use crate::adapters::connections::judge::Joined;
 use crate::adapters::health_history::{HealthHistory, StoredEntry};
-use crate::adapters::node_protocol::Observation;
+use crate::adapters::node_protocol::{self, CanaryError, Observation};
 use crate::error_chain;
 use cbddc_domain::health::{self, CheckState, Measurement, judge};
 use cbddc_domain::hlc::VectorClock;
@@ -99,11 +100,13 @@ impl HealthService for Services {
         let cluster = self.running_cluster(&request.cluster)?;
         let protocol = &cluster.protocol;
         // Asking for one event is asking for the time only.
+        let mut not_checked = Vec::new();
         if request.limit != 1
             && !request.only_look
-            && let Err(error) = protocol.write_canary(self.world.now().wall_ms).await
+            && let Err(error) = write_canary(&cluster, &request, self.world.now().wall_ms).await
         {
             tracing::warn!("{}", error_chain(&error));
+            not_checked.push(error_chain(&error));
         }
         let observed = protocol.observe(request.since_wall_ms).await;
         let observed = observed
@@ -121,11 +124,13 @@ impl HealthService for Services {
             message.joined_known = joined.values().any(told);
             // A peer that is not up cannot be joined; whoever asks hears that from its own agent.
             message.expected = protocol.owed(&joined).await;
+            not_checked.extend(node_protocol::not_checked(&joined));
             let there = joined
                 .into_iter()
                 .filter(|(_, joined)| *joined == Joined::Yes);
             message.joined = there.map(|(address, _)| address).collect();
         }
+        message.not_checked = not_checked;
         message.target_collections = settings.target_collections.clone();
         message.wall_ms = self.world.now().wall_ms;
         if request.limit == 1 {
@@ -133,6 +138,22 @@ impl HealthService for Services {
         }
         Ok(Response::new(message))
     }
+}
+
+/// Has an event written for whoever asks.
+async fn write_canary(
+    cluster: &ClusterAccess,
+    request: &v1::ObserveReplicationRequest,
+    wall_ms: i64,
+) -> Result<(), CanaryError> {
+    let protocol = &cluster.protocol;
+    let stored = match protocol.remembers_canary().await {
+        true => VectorClock::default(),
+        false => cluster.oplog.stored_clock().await,
+    };
+    protocol
+        .write_canary(wall_ms, request.since_wall_ms, &stored)
+        .await
 }
 
 /// Sends entries until the follower hangs up or the agent stops.
@@ -236,6 +257,7 @@ fn view(observed: Observation, limit: usize) -> v1::ObserveReplicationResponse {
         target_collections: Vec::new(),
         wall_ms: 0,
         pruned_wall_ms: 0,
+        not_checked: Vec::new(),
     }
 }
 

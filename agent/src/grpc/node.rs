@@ -169,7 +169,10 @@ impl Services {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             mesh: self.tls.mesh().to_owned(),
             phase: node.phase.word().to_owned(),
-            phase_text: phase_text(node),
+            phase_text: match &health.starting {
+                Some(starting) => format!("{}; {starting}", phase_text(node)),
+                None => phase_text(node),
+            },
             generation: running.map_or(0, |generation| generation.number),
             release: running.map(|generation| (&generation.release).into()),
             committed: running.is_some_and(|generation| generation.committed.is_some()),
@@ -212,7 +215,10 @@ impl Services {
             notes: running
                 .and_then(|generation| self.grown_note(&generation.release.build))
                 .into_iter()
+                .chain(health.start_warning.clone())
                 .collect(),
+            starting: health.starting.clone().unwrap_or_default(),
+            start_warning: health.start_warning.clone().unwrap_or_default(),
         }
     }
 }

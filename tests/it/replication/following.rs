@@ -1,13 +1,13 @@
 //! Agents find by themselves what goes wrong on their nodes, and write it down once.
 
-use super::{DECLARED, LIMIT, declare, follow_fast, told};
+use super::{DECLARED, LIMIT, follow_fast, told};
 use cbddc_tests::mesh::{MeshOptions, TestMesh, Writer};
 use serde_json::Value;
 
 #[test]
 fn findings_are_in_the_journal_and_in_the_check() {
     let mut mesh = TestMesh::start(MeshOptions::default());
-    (0..3).for_each(|index| declare(&mesh, index, &DECLARED));
+    (0..3).for_each(|index| mesh.node(index).declare(&DECLARED));
     follow_fast(&mut mesh);
     mesh.make_build("1.0", "");
     mesh.first_release("1.0");

@@ -1,6 +1,6 @@
 //! A node that wants some collections only: it owes those, and nothing else.
 
-use super::{LIMIT, audit, counts, declare, findings, kinds, restart};
+use super::{LIMIT, audit, counts, findings, kinds, restart};
 use cbddc_tests::mesh::{MeshOptions, TestMesh, Writer, Written};
 use serde_json::json;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -11,7 +11,7 @@ const FEW: usize = 2;
 /// A mesh whose third node wants orders only.
 fn mesh() -> TestMesh {
     let mesh = TestMesh::start(MeshOptions::default());
-    declare(&mesh, FEW, &["orders"]);
+    mesh.node(FEW).declare(&["orders"]);
     mesh.make_build("1.0", "");
     mesh.first_release("1.0");
     mesh.wait_until_all_run("1.0", LIMIT);

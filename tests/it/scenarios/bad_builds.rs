@@ -156,7 +156,7 @@ fn a_node_that_ends_leaves_its_last_lines_without_secrets() {
 
 #[test]
 fn builds_that_their_peers_do_not_know() {
-    let mesh = mesh(12);
+    let mesh = mesh(25);
     caught(&mesh, "1.1", "refuse-auth", &["token"]);
     // In the words of the node's own agent: the mesh check alone would see it, but later.
     caught(&mesh, "1.2", "wrong-token", &["not joined with"]);

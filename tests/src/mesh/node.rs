@@ -104,6 +104,26 @@ impl TestNode {
             .expect("the configuration can be written");
     }
 
+    /// Lets the node, which was not started yet, declare these collections.
+    ///
+    /// # Panics
+    /// When its settings are not as they were written.
+    pub fn declare(&self, collections: &[&str]) {
+        self.set("Interests", serde_json::json!(collections));
+    }
+
+    /// Changes one of the fixture's settings of the node, which was not started yet.
+    ///
+    /// # Panics
+    /// When its settings are not as they were written.
+    pub fn set(&self, name: &str, value: serde_json::Value) {
+        let path = self.folder.join("appsettings.json");
+        let text = fs::read_to_string(&path).expect("settings");
+        let mut settings: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        settings["Fixture"][name] = value;
+        fs::write(&path, settings.to_string()).expect("they can be written");
+    }
+
     /// What the fixture node is told, in the form that real nodes use.
     fn settings(&self, options: &MeshOptions, others: &[&Self]) -> String {
         let peer = |other: &&Self| serde_json::json!({ "NodeId": other.name, "Host": "127.0.0.1", "Port": other.sync_port });

@@ -32,6 +32,7 @@ pub struct Panel {
     tracks: Vec<(Track, i64)>,
     grace_ms: u64,
     process: Option<RunningProcess>,
+    is_starting: bool,
     overall: Status,
     overall_since_wall_ms: i64,
 }
@@ -44,6 +45,7 @@ impl Panel {
             tracks: tracks.map(|policy| (Track::new(policy), 0)).collect(),
             grace_ms,
             process: None,
+            is_starting: false,
             overall: Status::Unknown,
             overall_since_wall_ms: 0,
         }
@@ -70,11 +72,17 @@ impl Panel {
         entries
     }
 
+    /// Whether its start still keeps the process busy: then it has more time than others.
+    pub fn set_starting(&mut self, is_starting: bool) {
+        self.is_starting = is_starting;
+    }
+
     /// Takes in the newest result of a check; returns what changed by that.
     pub fn take(&mut self, index: usize, measurement: Measurement, now: &Now) -> Vec<HealthEntry> {
-        let starting = self.process.is_some_and(|process| {
+        let is_young = self.process.is_some_and(|process| {
             now.since_boot_ms.saturating_sub(process.started_ms) < self.grace_ms
         });
+        let starting = is_young || self.is_starting;
         let Some((track, _)) = self.tracks.get_mut(index) else {
             return Vec::new();
         };

@@ -3,14 +3,16 @@
 use super::{Checked, Command, Failure, MeshVerdict, Outcome, Proposer, Stage, View};
 use crate::id::NodeName;
 use crate::node::ProposalKind;
+use crate::readiness::Excused;
 use crate::register::Record;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// How often a vote is asked for again where nobody answered, in milliseconds.
-const ASK_AGAIN_MS: u64 = 1_000;
+pub(super) const ASK_AGAIN_MS: u64 = 1_000;
 
-/// The longest cause of a revert, in bytes; agents take 1024.
-const CAUSE_BYTES_MAX: usize = 1000;
+/// How much longer than its limit a wave takes at most because nodes are busy with their starts, in
+/// milliseconds: each agent has a bound of its own, but may be wrong.
+const STARTING_MAX_MS: u64 = 30 * 60 * 1_000;
 
 /// The word with which an agent refuses an epoch that it has closed.
 const CLOSED: &str = "epoch_closed";
@@ -54,6 +56,7 @@ impl Proposer {
         let waves = self.proposal.plan.waves.len();
         self.news
             .push(format!("wave {} of {waves}: {names}", wave + 1));
+        self.excused = Excused::NONE;
         self.stage = Stage::Waves {
             wave,
             since_ms: now_ms,
@@ -117,6 +120,12 @@ impl Proposer {
             .filter(|node| !self.views.get(*node).is_some_and(clean))
             .collect();
         let timing = self.proposal.plan.timing;
+        let is_starting = waiting.iter().any(|node| {
+            let view = self.views.get(*node);
+            view.is_some_and(|view| view.starting)
+        });
+        let excused_ms = self.excused.look(now_ms, is_starting, STARTING_MAX_MS);
+        let waited_ms = now_ms.saturating_sub(since_ms).saturating_sub(excused_ms);
         match checked {
             Checked::Passed { at_ms } if now_ms.saturating_sub(at_ms) >= timing.soak_ms => {
                 commands.extend(self.begin_wave(wave + 1, now_ms));
@@ -127,7 +136,7 @@ impl Proposer {
                 commands.push(Command::CheckMesh(wave));
             }
             Checked::Passed { .. } => {}
-            Checked::No | Checked::Asked if now_ms.saturating_sub(since_ms) > timing.verify_ms => {
+            Checked::No | Checked::Asked if waited_ms > timing.verify_ms => {
                 let why = |node: &&NodeName| {
                     let view = self.views.get(*node);
                     match view.and_then(|view| view.unhealthy.as_deref()) {
@@ -237,21 +246,6 @@ impl Proposer {
         } else {
             self.go_on(now_ms)
         }
-    }
-
-    pub(super) fn order_reverts(&mut self, mut cause: String, now_ms: u64) -> Vec<Command> {
-        // An order whose cause is beyond its bound would be refused, and nothing would go back.
-        cause.truncate(cause.floor_char_boundary(CAUSE_BYTES_MAX));
-        self.news.push(format!("going back: {cause}"));
-        self.stage = Stage::Reverting {
-            cause: cause.clone(),
-            since_ms: now_ms,
-        };
-        self.asked_ms = now_ms;
-        let nodes = self.proposal.members.iter().cloned();
-        nodes
-            .map(|node| Command::Revert(node, cause.clone()))
-            .collect()
     }
 
     pub(super) fn ask_votes(&mut self, record: Record, now_ms: u64) -> Vec<Command> {
@@ -385,58 +379,5 @@ impl Proposer {
         }
         self.asked_ms = now_ms;
         self.confirmations(record)
-    }
-
-    fn watch_reverts(&mut self, cause: &str, since_ms: u64, now_ms: u64) -> Vec<Command> {
-        let (mut pending, mut failed) = (BTreeMap::new(), BTreeMap::new());
-        let takes_part = matches!(
-            self.proposal.kind,
-            ProposalKind::Rollout | ProposalKind::Resume
-        );
-        let targets: BTreeSet<&NodeName> = self.proposal.plan.targets().collect();
-        for node in &self.proposal.members {
-            let is_target = takes_part && targets.contains(node);
-            match self.views.get(node) {
-                // Nothing was ordered there.
-                None if takes_part && !is_target => {}
-                None => drop(pending.insert(node.clone(), "not seen".to_owned())),
-                Some(view) if view.stuck.is_some() => {
-                    failed.insert(node.clone(), view.stuck.clone().unwrap_or_default());
-                }
-                Some(view) if !self.is_back(view, is_target) => {
-                    pending.insert(node.clone(), "on its way back".to_owned());
-                }
-                Some(_) => {}
-            }
-        }
-        if pending.is_empty() || now_ms.saturating_sub(since_ms) > self.proposal.settle_ms {
-            let cause = cause.to_owned();
-            return self.done(Outcome::Reverted {
-                cause,
-                pending,
-                failed,
-            });
-        }
-        if now_ms.saturating_sub(self.asked_ms) < ASK_AGAIN_MS {
-            return Vec::new();
-        }
-        self.asked_ms = now_ms;
-        let again: Vec<_> = pending.keys().cloned().collect();
-        again
-            .into_iter()
-            .map(|node| Command::Revert(node, cause.to_owned()))
-            .collect()
-    }
-
-    /// Steady, and the rollout is known to have ended there. A view from before a target was prepared
-    /// says nothing about it, and one of an abort that shows a rollout under way is too old.
-    fn is_back(&self, view: &View, is_target: bool) -> bool {
-        let ended = match &view.last_rollout {
-            Some((epoch, _)) if *epoch > self.proposal.epoch => true,
-            Some((epoch, outcome)) if *epoch == self.proposal.epoch => outcome.is_some(),
-            Some((_, outcome)) => outcome.is_some() && !is_target,
-            None => !is_target,
-        };
-        view.steady && ended
     }
 }

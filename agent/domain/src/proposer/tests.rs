@@ -422,3 +422,42 @@ fn soak(verdict: MeshVerdict, ends: bool) {
     let next = proposer.tell(Told::Tick, 10_002);
     assert_eq!(next.contains(&Command::Activate(node(2))), ends);
 }
+
+#[test]
+fn a_wave_waits_for_a_node_whose_start_keeps_it_busy_but_not_for_ever() {
+    let verify_ms = Timing::default().verify_ms;
+    let begin = || {
+        let (mut proposer, _) =
+            prepared(ProposalKind::Rollout, [Ok(vec![]), Ok(vec![]), Ok(vec![])]);
+        proposer.tell(Told::Activated(node(1), Ok(())), 1);
+        proposer
+    };
+    let starting = |is: bool, at: u64, proposer: &mut Proposer| {
+        let view = View {
+            probation: Some(epoch(9)),
+            starting: is,
+            ..View::default()
+        };
+        reverts(&proposer.tell(Told::Seen(node(1), Box::new(view)), at))
+    };
+    let mut idle = begin();
+    assert_eq!(starting(false, verify_ms, &mut idle), 0);
+    assert_eq!(starting(false, verify_ms + 2, &mut idle), 3);
+
+    let mut busy = begin();
+    let minute = 60_000;
+    starting(false, minute, &mut busy);
+    for at in [verify_ms, verify_ms + minute, 2 * verify_ms] {
+        assert_eq!(starting(true, at, &mut busy), 0, "{at}");
+    }
+    // The minute before counts, and what comes after.
+    assert_eq!(starting(false, 2 * verify_ms, &mut busy), 0);
+    assert_eq!(starting(false, 3 * verify_ms - minute - 1, &mut busy), 0);
+    assert_eq!(starting(false, 3 * verify_ms, &mut busy), 3);
+
+    let mut liar = begin();
+    starting(true, 0, &mut liar);
+    let most = 30 * minute + verify_ms;
+    assert_eq!(starting(true, most, &mut liar), 0);
+    assert_eq!(starting(true, most + 2, &mut liar), 3);
+}

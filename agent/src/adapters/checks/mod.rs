@@ -1,12 +1,14 @@
 //! The checks of one node, each within a limit of its own. What they are worth is decided in
 //! `cbddc_domain::health`, when they run in the monitor.
 
+mod blite;
 mod database;
 mod exec;
 mod host;
 mod reply;
 mod unit;
 
+pub use blite::{BliteSettings, look_at as look_at_blite};
 pub use database::{DatabaseCheck, DatabaseSettings};
 pub use exec::{ExecSettings, exec as run_program};
 pub use host::HostSettings;
@@ -45,6 +47,8 @@ pub enum Probe {
     Cbddc(Arc<NodeProtocol>),
     /// Whether a database can be read and is sound.
     Database(Arc<DatabaseCheck>),
+    /// Whether a BLite database is there, and how large its log is.
+    Blite(BliteSettings),
     /// Whether the host has room.
     Host(HostSettings),
     /// What a program says.
@@ -87,6 +91,7 @@ impl NodeCheck {
             Probe::Database(database) => {
                 measured(kind, limit, database.clone().look(supervisor, limit)).await
             }
+            Probe::Blite(settings) => measured(kind, limit, blite::look_at(settings)).await,
             Probe::Host(settings) => {
                 measured(kind, limit, host::host(settings.clone(), supervisor)).await
             }

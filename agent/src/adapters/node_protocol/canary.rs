@@ -7,18 +7,18 @@ use crate::adapters::cbddc_wire::CanaryWriter;
 use crate::adapters::checks::{ExecSettings, run_program};
 use crate::adapters::http::{self, HttpAddress, HttpError};
 use cbddc_domain::health::Status;
-use cbddc_domain::hlc::Hlc;
+use cbddc_domain::hlc::{Hlc, VectorClock};
 use cbddc_domain::oplog::{Operation, OplogEntry};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The collection of the agents' own events, where they are switched on.
-pub const CANARY_COLLECTION: &str = "cbagent.canary";
-
 /// How often one is written while replication is being looked at.
 const INTERVAL: Duration = Duration::from_secs(2);
+
+/// How often at most.
+const INTERVAL_MIN: Duration = Duration::from_millis(500);
 
 /// How long after the last one it is taken away again: longer than a check pauses between two looks.
 const IDLE: Duration = Duration::from_secs(10);
@@ -40,6 +40,8 @@ pub enum CanaryBy {
 pub struct CanarySettings {
     /// The name of this node, which is the document's key.
     pub node: String,
+    /// The collection in which the agent or the program writes.
+    pub collection: String,
     /// Who writes.
     pub by: CanaryBy,
 }
@@ -48,7 +50,17 @@ pub struct CanarySettings {
 #[derive(Debug, Default)]
 pub(super) struct Written {
     at: Option<Instant>,
+    wall_ms: i64,
     is_there: bool,
+    /// The agent's own last event.
+    last: Option<Last>,
+}
+
+/// The last event of a chain.
+#[derive(Debug, Clone)]
+struct Last {
+    hlc: Hlc,
+    hash: String,
 }
 
 /// Why nothing was written, or not taken away. Never contains a secret.
@@ -60,6 +72,11 @@ pub enum CanaryError {
     /// The node refused it.
     #[error("the node did not take the canary event")]
     Refused,
+    /// No node would pass it on.
+    #[error(
+        "no canary event is written: the node declares its collections, and {0} is none of them; name one with `canary_collection`"
+    )]
+    Undeclared(String),
     /// The program failed.
     #[error("the program that writes canary events failed: {0}")]
     Command(String),
@@ -75,22 +92,38 @@ impl NodeProtocol {
     /// Has an event written, where that is switched on and not too often, and taken away later.
     ///
     /// An event of the agent's own has an origin of its own and one key per node, and stays in the
-    /// oplog like any other.
-    pub async fn write_canary(self: &Arc<Self>, wall_ms: i64) -> Result<(), CanaryError> {
+    /// oplog like any other. One from before `since_wall_ms` proves nothing to whoever asks, so another
+    /// one is written sooner. `stored` is how far the node's database goes, for where the agent has just
+    /// started ([`Self::remembers_canary`]) and the node's clock is empty.
+    pub async fn write_canary(
+        self: &Arc<Self>,
+        wall_ms: i64,
+        since_wall_ms: i64,
+        stored: &VectorClock,
+    ) -> Result<(), CanaryError> {
         let Some(settings) = &self.settings.canary else {
             return Ok(());
         };
         let mut written = self.canary.lock().await;
-        if written.at.is_some_and(|when| when.elapsed() < INTERVAL) {
+        let pause = match written.wall_ms < since_wall_ms {
+            true => INTERVAL_MIN,
+            false => INTERVAL,
+        };
+        if written.at.is_some_and(|when| when.elapsed() < pause) {
             return Ok(());
         }
-        self.change(settings, Operation::Put, wall_ms).await?;
-        *written = Written {
-            at: Some(Instant::now()),
-            is_there: true,
-        };
+        self.change(settings, &mut written.last, stored, Operation::Put, wall_ms)
+            .await?;
+        written.at = Some(Instant::now());
+        (written.wall_ms, written.is_there) = (wall_ms, true);
         tokio::spawn(Arc::clone(self).clean_up(wall_ms));
         Ok(())
+    }
+
+    /// Whether it is known on what the next event of the agent's own follows.
+    pub async fn remembers_canary(&self) -> bool {
+        let by = self.settings.canary.as_ref().map(|settings| &settings.by);
+        by != Some(&CanaryBy::Push) || self.canary.lock().await.last.is_some()
     }
 
     /// Takes away what was written, unless more was written meanwhile, which has a task of its own.
@@ -106,7 +139,10 @@ impl NodeProtocol {
         }
         let idle_ms = i64::try_from(IDLE.as_millis()).unwrap_or(i64::MAX);
         let later_ms = wall_ms.saturating_add(idle_ms);
-        if let Err(error) = self.change(settings, Operation::Delete, later_ms).await {
+        let stored = VectorClock::default();
+        let last = &mut written.last;
+        let changing = self.change(settings, last, &stored, Operation::Delete, later_ms);
+        if let Err(error) = changing.await {
             let error = crate::error_chain(&error);
             tracing::warn!(error, "what was written for a check stays where it is");
         }
@@ -115,6 +151,8 @@ impl NodeProtocol {
     async fn change(
         &self,
         settings: &CanarySettings,
+        last: &mut Option<Last>,
+        stored: &VectorClock,
         operation: Operation,
         wall_ms: i64,
     ) -> Result<(), CanaryError> {
@@ -126,8 +164,16 @@ impl NodeProtocol {
                     Operation::Put => content,
                     Operation::Delete => String::new(),
                 };
-                let key = settings.node.clone();
-                self.push_canary(key, operation, payload, wall_ms).await
+                let entry = OplogEntry {
+                    collection: settings.collection.clone(),
+                    key: settings.node.clone(),
+                    operation,
+                    payload,
+                    hlc: Hlc::new(wall_ms, 0, ""),
+                    hash: String::new(),
+                    previous_hash: String::new(),
+                };
+                self.push_canary(last, stored, entry).await
             }
             CanaryBy::Command(command) => {
                 let action = match operation {
@@ -136,7 +182,7 @@ impl NodeProtocol {
                 };
                 let env = [
                     ("CANARY_ACTION", action),
-                    ("CANARY_COLLECTION", CANARY_COLLECTION),
+                    ("CANARY_COLLECTION", &settings.collection),
                     ("CANARY_KEY", &settings.node),
                 ];
                 let env = env.map(|(name, value)| (name.to_owned(), value.to_owned()));
@@ -165,40 +211,142 @@ impl NodeProtocol {
         }
     }
 
+    /// Pushes an event that has yet to get its place in the chain.
     async fn push_canary(
         &self,
-        key: String,
-        operation: Operation,
-        payload: String,
-        wall_ms: i64,
+        last: &mut Option<Last>,
+        stored: &VectorClock,
+        mut entry: OplogEntry,
     ) -> Result<(), CanaryError> {
         let event = |error| CanaryError::Protocol(ProtocolError::Wire(error));
         let mut client = self.connect(self.settings.token.clone()).await?;
-        if !client.handshake().await.map_err(event)?.accepted {
+        let handshake = client.handshake().await.map_err(event)?;
+        if !handshake.accepted {
             return Err(CanaryError::Refused);
         }
-        let origin = format!("cbagent-{key}");
-        let last = client.vector_clock().await.map_err(event)?.get(&origin);
-        let mut previous_hash = String::new();
-        if let Some((wall, logic)) = last {
-            let before = Hlc::new(wall, logic.saturating_sub(1), "");
-            // Without a filter: a node on BLite answers one with nothing (`NODE.md`, section 3).
-            let events = client.pull(&before, &[]).await.map_err(event)?;
-            let newest = events.iter().rfind(|event| event.hlc.node == origin);
-            previous_hash = newest.map(|event| event.hash.clone()).unwrap_or_default();
+        if !handshake.interests.is_empty() && !handshake.interests.contains(&entry.collection) {
+            return Err(CanaryError::Undeclared(entry.collection));
         }
-        let wall = last.map_or(wall_ms, |(wall, _)| wall_ms.max(wall + 1));
-        let entry = OplogEntry {
-            collection: CANARY_COLLECTION.to_owned(),
-            key,
-            operation,
-            payload,
-            hlc: Hlc::new(wall, 0, origin),
-            hash: String::new(),
-            previous_hash,
+        let own = format!("cbagent-{}", entry.key);
+        let place = match last.take() {
+            Some(last) => Place::After(last),
+            None => {
+                let clock = client.vector_clock().await.map_err(event)?;
+                let known = newest_of(&clock, &own).or_else(|| newest_of(stored, &own));
+                // A node's clock may be empty after its start: then only its events tell. Without a
+                // filter: a node on BLite answers one with nothing (`NODE.md`, section 3).
+                let before = known.as_ref().map_or(Hlc::new(0, 0, ""), |known| {
+                    Hlc::new(known.wall, known.logic.saturating_sub(1), "")
+                });
+                let events = client.pull(&before, &[]).await.map_err(event)?;
+                place(&events, &own, known)
+            }
+        };
+        let wall_ms = entry.hlc.wall;
+        (entry.hlc, entry.previous_hash) = match place {
+            Place::After(last) => {
+                let wall = wall_ms.max(last.hlc.wall.saturating_add(1));
+                (Hlc::new(wall, 0, last.hlc.node), last.hash)
+            }
+            Place::First(origin) => (Hlc::new(wall_ms, 0, origin), String::new()),
+            Place::Lost(at) => {
+                let wall = wall_ms.max(at.saturating_add(1));
+                (Hlc::new(wall, 0, format!("{own}@{wall}")), String::new())
+            }
+        };
+        let entry = entry.seal();
+        let pushed = Last {
+            hlc: entry.hlc.clone(),
+            hash: entry.hash.clone(),
         };
         let mut writer = CanaryWriter::switched_on(&mut client);
-        let pushed = writer.push(vec![entry.seal()]).await.map_err(event)?;
-        pushed.accepted.then_some(()).ok_or(CanaryError::Refused)
+        let accepted = writer.push(vec![entry]).await.map_err(event)?.accepted;
+        *last = accepted.then_some(pushed);
+        accepted.then_some(()).ok_or(CanaryError::Refused)
+    }
+}
+
+/// Where the next event goes.
+#[derive(Debug)]
+enum Place {
+    /// After this one.
+    After(Last),
+    /// At the beginning of this origin's chain.
+    First(String),
+    /// The last one, of this wall time, is pruned: to go on without its hash would fork the chain, so a
+    /// new one begins.
+    Lost(i64),
+}
+
+/// Whether an origin is the agent's: its first one, or one that began when the one before was lost.
+fn is_own(origin: &str, own: &str) -> bool {
+    let rest = origin.strip_prefix(own);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('@'))
+}
+
+fn newest_of(clock: &VectorClock, own: &str) -> Option<Hlc> {
+    let origins = clock.0.iter().filter(|(origin, _)| is_own(origin, own));
+    let newest = origins.max_by_key(|(_, moment)| **moment);
+    newest.map(|(origin, (wall, logic))| Hlc::new(*wall, *logic, origin.clone()))
+}
+
+fn place(events: &[OplogEntry], own: &str, known: Option<Hlc>) -> Place {
+    let owned = events.iter().filter(|event| is_own(&event.hlc.node, own));
+    let newest = owned.max_by_key(|event| (event.hlc.wall, event.hlc.logic));
+    match (newest, known) {
+        (Some(newest), _) => Place::After(Last {
+            hlc: newest.hlc.clone(),
+            hash: newest.hash.clone(),
+        }),
+        (None, Some(known)) => Place::Lost(known.wall),
+        (None, None) => Place::First(own.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Place, newest_of, place};
+    use cbddc_domain::hlc::{Hlc, VectorClock};
+    use cbddc_domain::oplog::{Operation, OplogEntry};
+
+    fn event(wall: i64, origin: &str) -> OplogEntry {
+        OplogEntry {
+            collection: "c".into(),
+            key: "k".into(),
+            operation: Operation::Put,
+            payload: String::new(),
+            hlc: Hlc::new(wall, 0, origin),
+            hash: format!("of {wall}"),
+            previous_hash: String::new(),
+        }
+    }
+
+    #[test]
+    fn the_next_event_follows_the_newest_own_one_wherever_that_stands() {
+        let events = [
+            event(9, "cbagent-n1"),
+            event(7, "cbagent-n1"),
+            event(99, "cbagent-n12"),
+            event(98, "n1"),
+        ];
+        let Place::After(last) = place(&events, "cbagent-n1", None) else {
+            panic!("there is one");
+        };
+        assert_eq!((last.hlc.wall, &*last.hash), (9, "of 9"));
+        let none = place(&events[2..], "cbagent-n1", None);
+        assert!(matches!(none, Place::First(origin) if origin == "cbagent-n1"));
+        let known = Some(Hlc::new(5, 0, "cbagent-n1"));
+        assert!(matches!(place(&[], "cbagent-n1", known), Place::Lost(5)));
+    }
+
+    #[test]
+    fn a_chain_that_began_anew_is_the_agents_too() {
+        let mut clock = VectorClock::default();
+        clock.advance("cbagent-n1", (5, 0));
+        clock.advance("cbagent-n1@8", (8, 1));
+        clock.advance("cbagent-n12", (9, 0));
+        let newest = newest_of(&clock, "cbagent-n1").expect("one");
+        assert_eq!(newest, Hlc::new(8, 1, "cbagent-n1@8"));
+        assert_eq!(newest_of(&VectorClock::default(), "cbagent-n1"), None);
     }
 }

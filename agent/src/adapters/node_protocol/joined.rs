@@ -85,6 +85,22 @@ impl Memory {
 /// What is known of the expected peers, each as configured.
 pub type JoinedPeers = BTreeMap<String, Joined>;
 
+/// Which of the expected peers cannot be told to be joined or not, and why.
+pub fn not_checked(joined: &JoinedPeers) -> Option<String> {
+    let mut unknown: Vec<(&String, &String)> = Vec::new();
+    for (address, joined) in joined {
+        if let Joined::NotChecked(why) = joined {
+            unknown.push((address, why));
+        }
+    }
+    let (_, why) = unknown.first()?;
+    let names: Vec<&str> = unknown
+        .iter()
+        .map(|(address, _)| address.as_str())
+        .collect();
+    Some(format!("whether it joined {}: {why}", names.join(", ")))
+}
+
 impl NodeProtocol {
     /// Which of the expected peers the node has joined; `processes` are the node's.
     pub async fn joined(&self, processes: Result<Vec<u32>, EffectError>) -> JoinedPeers {

@@ -32,6 +32,8 @@ struct CheckJson {
     unproven: BTreeSet<String>,
     /// How long events took to be everywhere.
     arrival: ArrivalJson,
+    /// What agents could not look at or do, and on which node.
+    not_checked: Vec<NotCheckedJson>,
     /// Nodes that were left out, and why.
     left_out: BTreeMap<String, String>,
     /// Nodes that could not be asked, and why.
@@ -44,6 +46,12 @@ struct ArrivalJson {
     events: usize,
     p50_ms: Option<u64>,
     p99_ms: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct NotCheckedJson {
+    node: String,
+    what: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -147,6 +155,13 @@ fn json_of(last: Looked) -> CheckJson {
             .map(|(node, why): (NodeName, String)| (node.to_string(), why))
             .collect()
     };
+    let not_checked = last
+        .not_checked
+        .into_iter()
+        .map(|(node, what)| NotCheckedJson {
+            node: node.to_string(),
+            what,
+        });
     CheckJson {
         verdict: word(&last.verdict, &round),
         proof: round.proof(),
@@ -160,6 +175,7 @@ fn json_of(last: Looked) -> CheckJson {
             p50_ms: last.arrivals.percentile(50),
             p99_ms: last.arrivals.percentile(99),
         },
+        not_checked: not_checked.collect(),
         left_out: named(last.left_out),
         unreachable: named(last.silent),
     }
@@ -184,6 +200,9 @@ fn table(json: &CheckJson) -> String {
     }
     for line in &json.waiting {
         text.push_str(&format!("waiting: {line}\n"));
+    }
+    for NotCheckedJson { node, what } in &json.not_checked {
+        text.push_str(&format!("{node}: not checked: {what}\n"));
     }
     let mut findings = json.findings.iter().chain(&json.found_by_agents).peekable();
     if findings.peek().is_some() {

@@ -4,7 +4,7 @@ use super::data_inside;
 use crate::away::Away;
 use crate::cli::{Output, PlanArgs, TimingArgs, WaveArgs};
 use crate::error::{CtlError, Exit};
-use crate::mesh::{Session, client};
+use crate::mesh::{Outcome, Session, client};
 use crate::render::{self, Table, values};
 use crate::survey::Survey;
 use cbddc_domain::build::{BuildId, BuildRef};
@@ -91,6 +91,12 @@ pub(super) async fn plan(
         session,
     )
     .await?;
+    for node in &changing {
+        let shown = survey.nodes.get(node).and_then(Outcome::ok);
+        if let Some(warning) = shown.and_then(|shown| shown.start_warning.as_ref()) {
+            eprintln!("note: {node}: {warning}");
+        }
+    }
     Ok(Plan {
         id: random_id()?,
         waves: waves(

@@ -21,6 +21,7 @@ pub(super) fn view_of(node: &Node) -> View {
     let drift = node.held.as_ref().map(|held| held.cause.clone());
     View {
         unhealthy: None,
+        starting: false,
         probation,
         clean,
         last_rollout: node
