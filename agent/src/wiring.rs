@@ -95,6 +95,10 @@ pub(crate) fn protocol_settings(
             by,
         }),
         limit: config.health.timeout,
+        asked: Some(config.run_dir.join(match cbddc.name.as_str() {
+            "" => "asked".to_owned(),
+            name => format!("asked-{name}"),
+        })),
     })
 }
 

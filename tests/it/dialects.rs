@@ -37,6 +37,7 @@ fn protocol(address: String, expected: &[&FixtureNode]) -> NodeProtocol {
         critical_collections: Vec::new(),
         canary: None,
         limit: Duration::from_secs(20),
+        asked: None,
     };
     NodeProtocol::new(settings, Arc::new(|_| true))
 }

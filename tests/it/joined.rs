@@ -103,7 +103,7 @@ fn wait_until_joined(mesh: &TestMesh) {
 
 #[test]
 fn watching_makes_nodes_log_no_error_and_one_warning_at_most() {
-    let mesh = mesh("NoNodeStatus");
+    let mut mesh = mesh("NoNodeStatus");
     mesh.first_release("1.0");
     mesh.wait_until_all_run("1.0", LIMIT);
     let mut pids = Vec::new();
@@ -122,6 +122,15 @@ fn watching_makes_nodes_log_no_error_and_one_warning_at_most() {
     }
     mesh.cbctl(&["replication", "check"]).expect(0);
     mesh.cbctl(&["replication", "audit"]).expect(0);
+    look(&mesh);
+    // The wrong token is tried once for each process of the node, not of the agent.
+    mesh.kill_agent(1);
+    mesh.start_agent(1);
+    mesh.wait_for("n2's agent has looked again", LIMIT, |mesh| {
+        cbddc_check(mesh, 1)
+            .contains("refuses a wrong one")
+            .then_some(())
+    });
     look(&mesh);
     mesh.make_build("1.1", "");
     mesh.roll_out("1.1");

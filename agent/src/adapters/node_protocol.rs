@@ -1,6 +1,7 @@
 //! The node as its peers see it: does it take the right token and refuse a wrong one, has it joined
 //! its peers, and which events does it hold. Only safe requests, one connection at a time.
 
+mod asked;
 mod canary;
 mod joined;
 
@@ -12,13 +13,16 @@ use crate::adapters::checks::measured;
 use crate::adapters::connections::judge::Joined;
 use crate::error_chain;
 use crate::ports::{Supervisor, UnitState};
+use asked::{Asked, Known};
 use cbddc_domain::health::{Check, Measurement, Status};
 use cbddc_domain::hlc::{Hlc, VectorClock};
 use cbddc_domain::id::NodeName;
 use cbddc_domain::oplog::OplogEntry;
 use cbddc_domain::replication::{ExpectedPeer, Topology, of_cluster};
+use joined::{all_joined, not_joined};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -76,6 +80,8 @@ pub struct NodeProtocolSettings {
     pub canary: Option<CanarySettings>,
     /// How long the whole check may take.
     pub limit: Duration,
+    /// Where it is kept what need not be asked of the node's process again; unset: nowhere.
+    pub asked: Option<PathBuf>,
 }
 
 /// What the node holds, as a peer would read it.
@@ -131,7 +137,9 @@ pub enum ProtocolError {
 #[derive(Default)]
 struct Memory {
     process: Option<(u32, u64)>,
-    wrong_token_refused: bool,
+    /// What is known of it, and what of that is kept.
+    known: Known,
+    kept: Known,
     joined_once: BTreeSet<String>,
     missing_since: Option<Instant>,
     healthy: Option<(Instant, Measurement)>,
@@ -145,6 +153,7 @@ pub struct NodeProtocol {
     settings: NodeProtocolSettings,
     is_required: IsRequired,
     memory: Mutex<Memory>,
+    asked: Asked,
     /// The node's process does not know the question for its status: it is not asked again, as some
     /// builds log a warning each time.
     knows_no_status: AtomicBool,
@@ -160,6 +169,7 @@ impl NodeProtocol {
     /// Nothing is connected yet.
     pub fn new(settings: NodeProtocolSettings, is_required: IsRequired) -> Self {
         Self {
+            asked: Asked::at(settings.asked.clone()),
             settings,
             is_required,
             memory: Mutex::default(),
@@ -192,11 +202,18 @@ impl NodeProtocol {
         };
         let mut memory = self.memory.lock().await;
         if let Some(process) = process.filter(|process| *process != memory.process) {
+            let known = match process {
+                Some(process) => self.asked.of(process).await,
+                None => Known::default(),
+            };
             *memory = Memory {
                 process,
+                known,
+                kept: known,
                 ..Memory::default()
             };
-            self.knows_no_status.store(false, Ordering::Relaxed);
+            self.knows_no_status
+                .store(known.knows_no_status, Ordering::Relaxed);
         }
         if let Some((when, measurement)) = &memory.healthy
             && when.elapsed() < STEADY_INTERVAL
@@ -209,6 +226,14 @@ impl NodeProtocol {
             self.judge(&mut memory, supervisor),
         )
         .await;
+        let known = Known {
+            knows_no_status: self.knows_no_status.load(Ordering::Relaxed),
+            ..memory.known
+        };
+        if let Some(process) = memory.process.filter(|_| known != memory.kept) {
+            self.asked.keep(process, known).await;
+            memory.kept = known;
+        }
         let measurement = Measurement {
             detail: of_cluster(&self.settings.cluster, &measurement.detail),
             ..measurement
@@ -236,13 +261,13 @@ impl NodeProtocol {
                 "the node refuses the cluster's token: its configuration differs from its peers'";
             return Ok((Status::Unhealthy, text.into()));
         }
-        if !memory.wrong_token_refused {
+        if !memory.known.wrong_token_refused {
             let wrong = Secret::new(format!("{}-wrong", self.settings.token.expose()));
             if self.connect(wrong).await?.handshake().await?.accepted {
                 let text = "the node takes a wrong token: anybody on the network can join it";
                 return Ok((Status::Unhealthy, text.into()));
             }
-            memory.wrong_token_refused = true;
+            memory.known.wrong_token_refused = true;
         }
         if self.settings.topology == Topology::Hosted {
             let text = "it takes the token and refuses a wrong one; it joins nobody, being hosted";
@@ -397,34 +422,6 @@ impl NodeProtocol {
         });
         Ok(opening.await.map_err(|_| WireError::Broken)??)
     }
-}
-
-fn not_joined(peers: &[&ExpectedPeer]) -> String {
-    let are = if peers.len() == 1 { "is" } else { "are" };
-    let peers: Vec<&str> = peers.iter().map(|peer| peer.address.as_str()).collect();
-    format!("not joined with {}, which {are} up", peers.join(", "))
-}
-
-/// That nothing is wrong, and what could not be looked at.
-fn all_joined(joined: &JoinedPeers) -> String {
-    let (mut count, mut by_peer) = (0, 0);
-    for joined in joined.values() {
-        match joined {
-            Joined::Yes => count += 1,
-            Joined::ByPeer => by_peer += 1,
-            Joined::No | Joined::NotChecked(_) => {}
-        }
-    }
-    let mut text = format!("it takes the token, refuses a wrong one, and joined {count} peers");
-    if by_peer > 0 {
-        text.push_str(&format!(
-            ", and {by_peer} joined it that cannot be reached from here"
-        ));
-    }
-    if let Some(what) = not_checked(joined) {
-        text.push_str(&format!("; not checked: {what}"));
-    }
-    text
 }
 
 async fn resolve(address: &str) -> std::io::Result<SocketAddr> {

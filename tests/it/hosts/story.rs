@@ -80,6 +80,14 @@ fn a_service_is_taken_over_rolled_forth_and_back_and_let_go() {
     let refused = hosts.cbctl(&hosts.rollout_in("1.2", soon)).expect(4);
     assert!(refused.stderr.contains("h1"), "{refused}");
     hosts.wait_until_all_run("1.1", PATIENCE);
+    // What a node said before it ended by itself stands in the journal: the system's log has it.
+    hosts.make_build("1.3", "crash-on-start=3");
+    hosts.cbctl(&hosts.rollout_in("1.3", soon)).expect(4);
+    hosts.wait_until_all_run("1.1", PATIENCE);
+    let journal = ["journal", "list", "--node", "h1", "--limit", "1000"];
+    let journal = hosts.cbctl(&journal).expect(0).stdout;
+    let said = "the node's last lines: version 1.3 starts | cbddc.service: Main process exited, code=exited, status=3";
+    assert!(journal.contains(said), "{journal}");
     hosts.cbctl(&["rollback", "--mesh", "--yes"]).expect(0);
     hosts.wait_until_all_run("adopted", PATIENCE);
     let count = hosts.count_documents(&moving.stop(), PATIENCE);

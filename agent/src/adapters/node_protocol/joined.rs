@@ -85,6 +85,34 @@ impl Memory {
 /// What is known of the expected peers, each as configured.
 pub type JoinedPeers = BTreeMap<String, Joined>;
 
+pub(super) fn not_joined(peers: &[&ExpectedPeer]) -> String {
+    let are = if peers.len() == 1 { "is" } else { "are" };
+    let peers: Vec<&str> = peers.iter().map(|peer| peer.address.as_str()).collect();
+    format!("not joined with {}, which {are} up", peers.join(", "))
+}
+
+/// That nothing is wrong, and what could not be looked at.
+pub(super) fn all_joined(joined: &JoinedPeers) -> String {
+    let (mut count, mut by_peer) = (0, 0);
+    for joined in joined.values() {
+        match joined {
+            Joined::Yes => count += 1,
+            Joined::ByPeer => by_peer += 1,
+            Joined::No | Joined::NotChecked(_) => {}
+        }
+    }
+    let mut text = format!("it takes the token, refuses a wrong one, and joined {count} peers");
+    if by_peer > 0 {
+        text.push_str(&format!(
+            ", and {by_peer} joined it that cannot be reached from here"
+        ));
+    }
+    if let Some(what) = not_checked(joined) {
+        text.push_str(&format!("; not checked: {what}"));
+    }
+    text
+}
+
 /// Which of the expected peers cannot be told to be joined or not, and why.
 pub fn not_checked(joined: &JoinedPeers) -> Option<String> {
     let mut unknown: Vec<(&String, &String)> = Vec::new();

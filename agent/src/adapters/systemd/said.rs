@@ -1,50 +1,47 @@
 //! The end of what a unit has said, from systemd's journal.
 
 use super::SystemdSupervisor;
-use super::error::SystemdError;
-use crate::error_chain;
 use crate::ports::EffectError;
+use serde_json::Value;
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 use tokio::time::timeout;
-use zbus::zvariant::{Array, OwnedValue};
 
-/// How long `journalctl` may take: it searches one run of one unit, from the end.
+/// How long `journalctl` may take: it searches one unit, from the end.
 const LIMIT: Duration = Duration::from_secs(3);
 
+/// How many lines are looked at: those of the run that ended, and of one that began since.
+const LINES: &str = "--lines=60";
+
 /// The most bytes of its output that are read.
-const BYTES_MAX: u64 = 64 * 1024;
+const BYTES_MAX: u64 = 512 * 1024;
+
+/// systemd's word that a unit's process exited, with its code (`sd-messages.h`).
+const EXITED: &str = "98e322203f7a4ed290d09fe03c09fe15";
 
 impl SystemdSupervisor {
-    /// What the unit's newest run said last; empty where there was none.
+    /// What the unit's last run that ended said last, and how systemd says that it ended; empty where
+    /// there was none.
     pub(super) async fn read_log_end(&self) -> Result<String, EffectError> {
-        let unit = self.properties().await;
-        let (_, unit, _) = unit.map_err(|error: SystemdError| EffectError(error_chain(&error)))?;
-        let Some(run) = unit.get("InvocationID").and_then(invocation) else {
-            return Ok(String::new());
-        };
         let failed = |why: String| EffectError(format!("journalctl: {why}"));
-        let read = timeout(LIMIT, read_journal(&run)).await;
+        let read = timeout(LIMIT, read_journal(&self.settings.unit)).await;
         let read = read.map_err(|_| failed(format!("nothing within {} s", LIMIT.as_secs())))?;
-        read.map_err(|error| failed(error.to_string()))
+        let said = read.map_err(|error| failed(error.to_string()))?;
+        Ok(last_ended(&said))
     }
 }
 
-/// The number of a run, as journalctl takes it.
-fn invocation(value: &OwnedValue) -> Option<String> {
-    let bytes = value.downcast_ref::<Array<'_>>().ok()?;
-    let bytes: Option<Vec<u8>> = bytes.iter().map(|byte| byte.downcast_ref().ok()).collect();
-    let bytes = bytes.filter(|bytes| bytes.len() == 16)?;
-    Some(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
 #[expect(clippy::disallowed_methods, reason = "this is the systemd adapter")]
-async fn read_journal(run: &str) -> std::io::Result<String> {
+async fn read_journal(unit: &str) -> std::io::Result<String> {
+    let fields = "MESSAGE,MESSAGE_ID,INVOCATION_ID,_SYSTEMD_INVOCATION_ID";
     let mut child = Command::new("journalctl")
-        .args(["--quiet", "--no-pager", "--output=cat", "--lines=20"])
-        .arg(format!("_SYSTEMD_INVOCATION_ID={run}"))
+        .args(["--quiet", "--no-pager", "--output=json", LINES])
+        .arg(format!("--output-fields={fields}"))
+        .arg(format!("_SYSTEMD_UNIT={unit}"))
+        .arg("+")
+        .args([format!("UNIT={unit}"), "_PID=1".to_owned()])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -56,4 +53,85 @@ async fn read_journal(run: &str) -> std::io::Result<String> {
     }
     // One that has more to say is killed when it is dropped.
     Ok(String::from_utf8_lossy(&said).into_owned())
+}
+
+/// A line of a run of the unit.
+struct Line {
+    run: String,
+    text: String,
+    of_process: bool,
+    exited: bool,
+}
+
+/// The lines of the newest run that has ended; where none has, of the newest that said something. The
+/// service manager may have started the unit again before anybody looked.
+fn last_ended(said: &str) -> String {
+    let lines: Vec<Line> = said.lines().filter_map(line).collect();
+    let ended = lines.iter().rfind(|line| line.exited);
+    let spoke = || lines.iter().rfind(|line| line.of_process);
+    let Some(run) = ended.or_else(spoke).map(|line| &line.run) else {
+        return String::new();
+    };
+    let lines = lines.iter().filter(|line| line.run == *run);
+    let told = lines.filter(|line| line.of_process || line.exited);
+    let texts: Vec<&str> = told.map(|line| line.text.as_str()).collect();
+    texts.join("\n")
+}
+
+fn line(json: &str) -> Option<Line> {
+    let fields: Value = serde_json::from_str(json).ok()?;
+    let text = match fields.get("MESSAGE")? {
+        Value::String(text) => text.clone(),
+        // What is not UTF-8 comes as bytes.
+        Value::Array(bytes) => {
+            let bytes = bytes.iter().filter_map(Value::as_u64);
+            let bytes: Vec<u8> = bytes.filter_map(|byte| byte.try_into().ok()).collect();
+            String::from_utf8_lossy(&bytes).into_owned()
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => return None,
+    };
+    let field = |name: &str| fields.get(name).and_then(Value::as_str);
+    // What systemd says of a unit names the unit's run beside its own.
+    let of_unit = field("INVOCATION_ID");
+    Some(Line {
+        run: of_unit.or(field("_SYSTEMD_INVOCATION_ID"))?.to_owned(),
+        text,
+        of_process: of_unit.is_none(),
+        exited: field("MESSAGE_ID") == Some(EXITED),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::last_ended;
+    use serde_json::json;
+
+    fn said(lines: &[serde_json::Value]) -> String {
+        let lines: Vec<String> = lines.iter().map(ToString::to_string).collect();
+        last_ended(&lines.join("\n"))
+    }
+
+    #[test]
+    fn the_run_that_ended_is_told_not_the_one_that_began_since() {
+        let process =
+            |run: &str, text: &str| json!({ "MESSAGE": text, "_SYSTEMD_INVOCATION_ID": run });
+        let systemd = |run: &str, text: &str, id: &str| json!({ "MESSAGE": text, "MESSAGE_ID": id, "INVOCATION_ID": run, "_SYSTEMD_INVOCATION_ID": "pid1" });
+        let exited = systemd("b", "Main process exited, status=3", super::EXITED);
+        let lines = [
+            process("a", "before"),
+            systemd("a", "Main process exited, status=0", super::EXITED),
+            systemd("b", "Started", "39f5"),
+            process("b", "cannot open the database"),
+            json!({ "MESSAGE": [104, 105, 255], "_SYSTEMD_INVOCATION_ID": "b" }),
+            exited,
+            systemd("c", "Started", "39f5"),
+            process("c", "begins"),
+        ];
+        let told = "cannot open the database\nhi\u{fffd}\nMain process exited, status=3";
+        assert_eq!(said(&lines), told);
+        // As long as it runs, what it says is told.
+        assert_eq!(said(&[process("c", "begins")]), "begins");
+        assert_eq!(said(&[]), "");
+        assert_eq!(last_ended("not JSON\n{}\n{\"MESSAGE\": 7}"), "");
+    }
 }
