@@ -51,12 +51,16 @@ impl Services {
             grown: Some(message(&grown, &tree)),
             written: Vec::new(),
             written_unknown: String::new(),
+            logs_written: Vec::new(),
         };
         let pid = self.health.borrow().pid;
         if let Some(pid) = pid.filter(|_| current == Some(stored.build.digest)) {
             let written = tokio::task::spawn_blocking(move || written_below(pid, &tree));
             match written.await {
-                Ok(Ok(written)) => answer.written = written,
+                Ok(Ok(written)) => {
+                    (answer.logs_written, answer.written) =
+                        written.into_iter().partition(|path| is_log(path));
+                }
                 Ok(Err(error)) => {
                     answer.written_unknown =
                         format!("what process {pid} has open cannot be told: {error}");
@@ -92,7 +96,8 @@ impl Services {
     /// back never does.
     pub(super) async fn refuse_data_inside(&self, next: &BuildRef) -> Result<(), Status> {
         let (builds, next) = (self.builds.clone(), next.clone());
-        match blocking(move || why_not(&builds, &next)).await? {
+        let pid = self.health.borrow().pid;
+        match blocking(move || why_not(&builds, &next, pid)).await? {
             Some(why) => Err(refuse(Code::FailedPrecondition, "data_inside", why)),
             None => Ok(()),
         }
@@ -100,12 +105,27 @@ impl Services {
 }
 
 /// Why this build must not follow the one that `current` points to, in a sentence.
-fn why_not(builds: &BuildStore, next: &BuildRef) -> Result<Option<String>, BuildError> {
+fn why_not(
+    builds: &BuildStore,
+    next: &BuildRef,
+    pid: Option<u32>,
+) -> Result<Option<String>, BuildError> {
     let current = builds.current()?.map(|current| builds.get(&current));
     let current = current.transpose()?.flatten().map(|stored| stored.build);
     // What follows itself finds its data.
     if current.as_ref() == Some(next) {
         return Ok(None);
+    }
+    if let (Some(build), Some(pid)) = (&current, pid) {
+        // What cannot be told, as of another user's process, is not held against it.
+        let mut written = written_below(pid, &builds.tree(build)).unwrap_or_default();
+        written.retain(|path| !is_log(path));
+        if !written.is_empty() {
+            return Ok(Some(format!(
+                "the node has files open for writing in the folder of {build}, where the next build would not find                  them: {}: move them elsewhere, for example to /var/lib, set the application's path to them, and                  restart the node",
+                written.join(", ")
+            )));
+        }
     }
     for (build, what) in current
         .iter()
@@ -133,6 +153,16 @@ fn why_not(builds: &BuildStore, next: &BuildRef) -> Result<Option<String>, Build
         }
     }
     Ok(None)
+}
+
+/// Whether a file is what nobody misses after a rollout: a log, or the metrics that every node writes
+/// once a minute (`NODE.md`, section 8).
+fn is_log(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let is_log = name
+        .rsplit_once('.')
+        .is_some_and(|(_, ending)| ending == "log");
+    is_log || name.starts_with("entgldb_metrics.bin")
 }
 
 fn message(grown: &Grown, tree: &Path) -> v1::Grown {

@@ -84,6 +84,26 @@ fn no_rollout_begins_while_data_lies_in_a_build() {
     assert_eq!(fs::read(&database).expect("it stays"), SQLITE);
 }
 
+/// What a node keeps open may be data of a kind that nobody knows by its first bytes.
+#[test]
+fn no_rollout_begins_while_a_node_keeps_files_open_in_its_build() {
+    let mesh = TestMesh::start(options(Duration::from_secs(5), Duration::from_secs(20)));
+    mesh.node(0)
+        .set("HoldsOpen", serde_json::json!(["node.log"]));
+    mesh.node(1)
+        .set("HoldsOpen", serde_json::json!(["cache.bin", "other.log"]));
+    mesh.make_build("1.0", "");
+    mesh.first_release("1.0");
+    mesh.make_build("1.1", "");
+    let plan = ["rollout", "plan", "--build", "cbddc@1.1", "--mesh"];
+    let ran = mesh.cbctl(&plan);
+    refused(&ran, 2, "/cache.bin, which the node has open");
+    refused(&ran, 2, "note: n1 has logs open for writing");
+    assert!(!ran.stderr.contains("n1: /"), "{ran}");
+    refused(&mesh.cbctl(&mesh.rollout("1.1")), 2, "/cache.bin, which");
+    all_agree_on(&mesh, "1.0");
+}
+
 #[test]
 fn data_that_comes_up_while_a_rollout_is_under_way_keeps_the_node_where_it_is() {
     let mesh = mesh_on_1_0(options(Duration::from_secs(8), Duration::from_secs(20)));

@@ -13,7 +13,7 @@ use tonic::{Code, Status};
 type Looked = Vec<v1::ShowBuildResponse>;
 
 /// Refuses to go on where databases lie in the folder of a build that a node is to leave or to come to.
-/// Other files that nodes have open there are told.
+/// Files that nodes have open there count as data, unless they are logs, which are told.
 pub(super) async fn check(
     nodes: &BTreeSet<NodeName>,
     next: &BuildId,
@@ -33,13 +33,18 @@ pub(super) async fn check(
             }
         };
         for shown in &looked {
-            if !shown.written.is_empty() {
-                let written = shown.written.join(", ");
+            if !shown.logs_written.is_empty() {
+                let written = shown.logs_written.join(", ");
                 eprintln!(
-                    "note: {node} has files open for writing in its build's folder, where the next \
+                    "note: {node} has logs open for writing in its build's folder, where the next \
                      build does not find them: {written}"
                 );
             }
+            if !shown.written_unknown.is_empty() {
+                eprintln!("note: {node}: {}", shown.written_unknown);
+            }
+            let written = shown.written.iter();
+            found.extend(written.map(|path| format!("{node}: {path}, which the node has open")));
             found.extend(data_in(shown).map(|what| format!("{node}: {what}")));
         }
     }
