@@ -9,6 +9,7 @@
 
 mod checks;
 mod clusters;
+mod drain;
 mod reader;
 mod sections;
 mod triggers;
@@ -74,6 +75,9 @@ pub struct Config {
     pub local: LocalRoles,
     /// What is done about triggers.
     pub triggers: Triggers,
+    /// Ports where clients write, which nftables keeps them from while the node is replaced. Default:
+    /// none, and it does not.
+    pub drain_ports: Vec<u16>,
 }
 
 /// A text that nobody is to see: neither `Debug` nor a log shows it.
@@ -195,6 +199,7 @@ impl Config {
         let triggers = root.section("triggers").unwrap_or_default();
         let quarantine = root.section("quarantine").unwrap_or_default();
         let haproxy = root.section("haproxy").unwrap_or_default();
+        let drain_table = root.section("drain");
         let topology = topology.map(|word| (Topology::from_word(&word), word));
         if let Some((None, word)) = &topology {
             root.fault("topology", &format!("`{word}` is neither mesh nor hosted"));
@@ -247,6 +252,18 @@ impl Config {
         {
             faults.push(format!("listen: `{address}` is not HOST:PORT"));
         }
+        let own = || mesh.as_ref()?.addresses().remove(node.as_ref()?);
+        let drain_ports = match (&health, &clusters) {
+            (Some(health), Some(clusters)) => {
+                let given = drain::Given {
+                    health,
+                    clusters,
+                    listen: listen.clone().or_else(own),
+                };
+                drain::drain(drain_table, &given, base, faults)
+            }
+            _ => Vec::new(),
+        };
         let triggers = mesh.as_ref().map(|mesh| triggers.of(mesh.environment));
         let (node, mesh, service, state_dir) = (node?, mesh?, service?, state_dir?);
         let run_dir = run_dir.unwrap_or_else(|| default_run_dir(&service, &state_dir));
@@ -258,6 +275,7 @@ impl Config {
             store_dir,
             run_dir,
             listen,
+            drain_ports,
             mesh,
             tls: tls?,
             service,

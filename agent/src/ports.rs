@@ -131,6 +131,12 @@ pub trait World: Send + Sync {
     }
     /// Remembers a start.
     async fn keep_node_start(&self, _: NodeStart) {}
+    /// That writers go on while the node is replaced, and what that may cost; unset: they are kept away.
+    fn uncovered(&self) -> Option<String> {
+        None
+    }
+    /// The node is up again, or has had its time for that: whoever was kept from it may come.
+    async fn node_is_up(&self) {}
     /// Writes down what a node that has ended said last.
     async fn keep_last_lines(&self) {}
     /// Runs all local checks, all at once; what is costly, or takes longer than `within`, may be answered

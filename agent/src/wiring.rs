@@ -164,6 +164,10 @@ pub(crate) fn world(
         // A table that an earlier start made is taken away once.
         blocks: AtomicBool::new(matches!(config.triggers.cut_off, Some(CutOff::Ports(_)))),
         cut_off: config.triggers.cut_off.clone(),
+        drain_ports: config.drain_ports.clone(),
+        refuses: AtomicBool::new(!config.drain_ports.is_empty()),
+        uncovered: AtomicBool::new(false),
+        calming: AtomicBool::new(false),
         found_dir: config.triggers.found_dir.clone(),
     })
 }

@@ -25,8 +25,8 @@ pub struct Shown {
     pub epoch: Option<Epoch>,
     /// The newest judgement of its checks.
     pub health: String,
-    /// That the next start may take longer than it has time, if something says so.
-    pub start_warning: Option<String>,
+    /// What there is to know before it is replaced.
+    pub warnings: Vec<String>,
 }
 
 /// Asks one node.
@@ -88,7 +88,11 @@ fn shown(status: v1::GetStatusResponse) -> Result<Shown, Malformed> {
         drift: some(status.drift),
     };
     let (phase_text, phase, health) = (status.phase_text, status.phase, status.health);
-    let start_warning = some(status.start_warning);
+    let warnings = [status.uncovered, status.start_warning]
+        .map(some)
+        .into_iter()
+        .flatten();
+    let warnings = warnings.collect();
     Ok(Shown {
         view,
         register,
@@ -96,7 +100,7 @@ fn shown(status: v1::GetStatusResponse) -> Result<Shown, Malformed> {
         phase,
         epoch,
         health,
-        start_warning,
+        warnings,
     })
 }
 

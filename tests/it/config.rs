@@ -2,6 +2,7 @@
 
 mod checks;
 mod clusters;
+mod drain;
 mod times;
 
 use self::times::is_example;

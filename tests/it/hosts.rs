@@ -1,6 +1,7 @@
 //! On real systemd hosts: what only they can show. Each test boots its own, in about a second.
 
 mod cuts;
+mod drain;
 mod enrol;
 mod five;
 mod lost_time;

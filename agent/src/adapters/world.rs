@@ -1,6 +1,7 @@
 //! The world of the engine: every effect goes to the adapter that knows how.
 
 mod ready;
+mod writers;
 
 use crate::adapters::builds::{BuildError, BuildStore};
 use crate::adapters::checks::NodeChecks;
@@ -8,10 +9,11 @@ use crate::adapters::clock::SystemClock;
 use crate::adapters::effort;
 use crate::adapters::health_history::HealthHistory;
 use crate::adapters::last_lines::last_lines;
+use crate::adapters::nft;
 use crate::adapters::node_logs;
 use crate::adapters::peers::Peers;
 use crate::adapters::quarantine;
-use crate::adapters::quiesce::{QuiesceSettings, quiesce, stop_writers, unquiesce};
+use crate::adapters::quiesce::{QuiesceSettings, unquiesce};
 use crate::adapters::raised::raised_in;
 use crate::adapters::snapshots::{NewSnapshot, SnapshotError, SnapshotStore};
 use crate::adapters::sound::{
@@ -78,6 +80,15 @@ pub struct HostWorld {
     pub drained: AtomicBool,
     /// Whether this agent has blocked the node's ports.
     pub blocks: AtomicBool,
+    /// The ports where clients write, which nftables keeps them from while the node is replaced; none: it
+    /// does not.
+    pub drain_ports: Vec<u16>,
+    /// Whether rules for that may be there.
+    pub refuses: AtomicBool,
+    /// Whether writers went on when the node was last drained.
+    pub uncovered: AtomicBool,
+    /// Whether the node is about to be stopped: then it does not count that it is up.
+    pub calming: AtomicBool,
     /// How a quarantine cuts the node off; unset: it is not set up.
     pub cut_off: Option<CutOff>,
     /// Where triggers are raised by files; unset: nowhere.
@@ -173,6 +184,14 @@ impl World for HostWorld {
         }
     }
 
+    fn uncovered(&self) -> Option<String> {
+        self.writers_go_on()
+    }
+
+    async fn node_is_up(&self) {
+        self.let_writers_in().await;
+    }
+
     async fn keep_last_lines(&self) {
         let text = match self.supervisor.log_end().await {
             Ok(text) => text,
@@ -206,12 +225,12 @@ impl World for HostWorld {
         let (drained, cut) = (stops.drained.is_some(), stops.quarantined.is_some());
         let quarantined = match (&self.cut_off, cut) {
             (Some(CutOff::Ports(ports)), true) => {
-                let blocked = quarantine::apply(&quarantine::quarantine_rules(ports)).await;
+                let blocked = nft::apply("quarantine", &quarantine::quarantine_rules(ports)).await;
                 self.blocks.store(blocked.is_ok(), Ordering::Relaxed);
                 blocked
             }
             (Some(CutOff::Ports(_)), false) if self.blocks.swap(false, Ordering::Relaxed) => {
-                quarantine::apply(&quarantine::release_rules()).await
+                nft::apply("quarantine", &quarantine::release_rules()).await
             }
             // The engine stops the node, and starts it again.
             (Some(CutOff::Stop), true) => Ok(()),
@@ -221,11 +240,7 @@ impl World for HostWorld {
             )),
         };
         if self.drained.swap(drained, Ordering::Relaxed) != drained || drained {
-            let command = match drained {
-                true => stop_writers(&self.quiesce).await,
-                false => unquiesce(&self.quiesce).await,
-            };
-            command.map_err(|error| failed(&error))?;
+            self.keep_writers_away(drained).await?;
         }
         quarantined
     }
@@ -295,22 +310,16 @@ impl HostWorld {
         std::mem::replace(&mut *verified, build)
     }
 
-    async fn drain(&self) -> Result<Option<String>, EffectError> {
-        let quiesced = quiesce(&self.quiesce)
-            .await
-            .map_err(|error| failed(&error))?;
-        let waited = format!("waited {} ms for two sync cycles", quiesced.waited_ms);
-        Ok(Some(if quiesced.writers_stopped {
-            format!("the writers were stopped; {waited}")
-        } else {
-            format!("no drain command is configured, so the writers were not stopped; {waited}")
-        }))
-    }
-
     async fn stop(&self) -> Result<Option<String>, EffectError> {
-        let stopped = self.supervisor.stop(self.stop_limit).await?;
+        let began_ms = self.clock.now().since_boot_ms;
+        let stopped = self.supervisor.stop(self.stop_limit).await;
+        self.calming.store(false, Ordering::Relaxed);
+        let stopped = stopped?;
+        let took_ms = self.clock.now().since_boot_ms.saturating_sub(began_ms);
+        let cost = self.cost_of_stop(took_ms);
         Ok(match stopped {
-            Stop::WasStopped | Stop::Asked => None,
+            Stop::WasStopped => None,
+            Stop::Asked => cost,
             Stop::Killed => {
                 let limit = self.stop_limit.as_secs_f32();
                 Some(format!(
@@ -414,16 +423,5 @@ impl HostWorld {
             UnitState::Stopped { .. } => self.stop().await?.into_iter().collect(),
         };
         Ok((!notes.is_empty()).then(|| notes.join("; ")))
-    }
-
-    /// Its events are given their time, as before a switch; what cannot be had is gone without.
-    async fn stop_gently(&self) -> Result<Vec<String>, EffectError> {
-        let mut notes = Vec::new();
-        match self.drain().await {
-            Ok(note) => notes.extend(note),
-            Err(error) => notes.push(error.to_string()),
-        }
-        notes.extend(self.stop().await?);
-        Ok(notes)
     }
 }

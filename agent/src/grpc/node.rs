@@ -219,6 +219,7 @@ impl Services {
                 .collect(),
             starting: health.starting.clone().unwrap_or_default(),
             start_warning: health.start_warning.clone().unwrap_or_default(),
+            uncovered: self.world.uncovered().unwrap_or_default(),
         }
     }
 }

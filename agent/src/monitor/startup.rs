@@ -105,6 +105,11 @@ impl Watched {
                 Startup::new(process, log_bytes, self.settings.ready, &now)
             }
         };
+        let waited_ms = now.since_boot_ms.saturating_sub(process.started_ms);
+        let ReadyLimits { ready_ms, .. } = self.settings.ready;
+        if is_healthy || (waited_ms > ready_ms && !startup.is_busy()) {
+            self.world.node_is_up().await;
+        }
         if is_healthy {
             if let Some(start) = startup.healthy(&now) {
                 self.starts.insert(0, start);

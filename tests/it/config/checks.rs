@@ -13,7 +13,7 @@ fn shipped_checks() -> String {
     let lines = text.lines().filter_map(|line| {
         let line = line.strip_prefix("# ")?;
         let key = line.strip_prefix("  ");
-        let is_head = ["[[check]]", "[[cluster]]"].contains(&line);
+        let is_head = ["[[check]]", "[[cluster]]", "[drain]"].contains(&line);
         is_head.then_some(line).or(key)
     });
     lines.map(|line| format!("{line}\n")).collect()

@@ -40,11 +40,24 @@ impl Hosts {
     /// Begins to write to a collection through the nodes of all hosts. What a node acknowledges, it
     /// has synced: see `Durable` in its settings.
     pub fn start_writers(&self, collection: &str) -> HostWriters {
+        self.begin_writers(collection, true)
+    }
+
+    /// The same with writers who take a node's word for what it has not flushed yet.
+    pub fn start_unflushed_writers(&self, collection: &str) -> HostWriters {
+        self.begin_writers(collection, false)
+    }
+
+    fn begin_writers(&self, collection: &str, flushed: bool) -> HostWriters {
         let writer = |host: u8| {
             let address = SocketAddr::from((self.address(host), HTTP_PORT));
             let namespace = network::open(self);
             let nodes = vec![(self.name(host), address)];
-            Writer::start_at(nodes, collection, move || network::join(&namespace))
+            let first = move || network::join(&namespace);
+            match flushed {
+                true => Writer::start_at(nodes, collection, first),
+                false => Writer::start_unflushed_at(nodes, collection, first),
+            }
         };
         HostWriters {
             collection: collection.to_owned(),

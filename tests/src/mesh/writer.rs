@@ -23,7 +23,7 @@ pub struct Writer {
 pub struct Written {
     /// The collection.
     pub collection: String,
-    /// The keys that a node acknowledged after it had flushed them. None of these may be lost.
+    /// The keys that a node acknowledged. None of these may be lost.
     pub acknowledged: Vec<String>,
     /// The keys for which no answer came: these may be there or not.
     pub unknown: Vec<String>,
@@ -45,11 +45,30 @@ impl Writer {
         collection: &str,
         first: impl FnOnce() + Send + 'static,
     ) -> Self {
+        Self::begin(nodes, collection, "?flush=1", first)
+    }
+
+    /// The same, and writes as clients do, who take a node's word: it may not have flushed yet what it
+    /// acknowledges.
+    pub fn start_unflushed_at(
+        nodes: Vec<(String, SocketAddr)>,
+        collection: &str,
+        first: impl FnOnce() + Send + 'static,
+    ) -> Self {
+        Self::begin(nodes, collection, "", first)
+    }
+
+    fn begin(
+        nodes: Vec<(String, SocketAddr)>,
+        collection: &str,
+        query: &'static str,
+        first: impl FnOnce() + Send + 'static,
+    ) -> Self {
         let (stop, written) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
         let (asked, count, collection) = (stop.clone(), written.clone(), collection.to_owned());
         let thread = std::thread::spawn(move || {
             first();
-            write(&nodes, collection, &asked, &count)
+            write(&nodes, collection, query, &asked, &count)
         });
         Self {
             stop,
@@ -83,6 +102,7 @@ impl Drop for Writer {
 fn write(
     nodes: &[(String, SocketAddr)],
     collection: String,
+    query: &str,
     stop: &AtomicBool,
     count: &AtomicUsize,
 ) -> Written {
@@ -96,7 +116,7 @@ fn write(
                 return written;
             }
             let key = format!("{node}-{number:06}");
-            let path = format!("/doc/{}/{key}?flush=1", written.collection);
+            let path = format!("/doc/{}/{key}{query}", written.collection);
             let body = serde_json::json!({ "number": number, "written_at": node }).to_string();
             match http::request_at(*address, "PUT", &path, &body) {
                 Ok((200, _)) => {

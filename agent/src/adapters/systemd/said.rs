@@ -18,6 +18,9 @@ const LINES: &str = "--lines=60";
 /// The most bytes of its output that are read.
 const BYTES_MAX: u64 = 512 * 1024;
 
+/// How long before the newest line an end is at most that was just seen, in microseconds.
+const RECENT_US: u64 = 10_000_000;
+
 /// systemd's word that a unit's process exited, with its code (`sd-messages.h`).
 const EXITED: &str = "98e322203f7a4ed290d09fe03c09fe15";
 
@@ -26,10 +29,20 @@ impl SystemdSupervisor {
     /// there was none.
     pub(super) async fn read_log_end(&self) -> Result<String, EffectError> {
         let failed = |why: String| EffectError(format!("journalctl: {why}"));
-        let read = timeout(LIMIT, read_journal(&self.settings.unit)).await;
-        let read = read.map_err(|_| failed(format!("nothing within {} s", LIMIT.as_secs())))?;
-        let said = read.map_err(|error| failed(error.to_string()))?;
-        Ok(last_ended(&said))
+        let mut told = String::new();
+        // What systemd says of the end may take a moment to be in the journal.
+        for pause_ms in [0, 100, 300] {
+            tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+            let read = timeout(LIMIT, read_journal(&self.settings.unit)).await;
+            let read = read.map_err(|_| failed(format!("nothing within {} s", LIMIT.as_secs())))?;
+            let said = read.map_err(|error| failed(error.to_string()))?;
+            let (text, has_ended) = last_ended(&said);
+            told = text;
+            if has_ended {
+                break;
+            }
+        }
+        Ok(told)
     }
 }
 
@@ -60,22 +73,32 @@ struct Line {
     run: String,
     text: String,
     of_process: bool,
+    /// Whether it says that the run's process ended.
     exited: bool,
+    /// When it was said, Unix time in microseconds.
+    at_us: u64,
 }
 
-/// The lines of the newest run that has ended; where none has, of the newest that said something. The
-/// service manager may have started the unit again before anybody looked.
-fn last_ended(said: &str) -> String {
+/// The lines of the newest run that has ended just now, and that it has; where none has, of the newest
+/// that said something. The service manager may have started the unit again before anybody looked.
+fn last_ended(said: &str) -> (String, bool) {
     let lines: Vec<Line> = said.lines().filter_map(line).collect();
-    let ended = lines.iter().rfind(|line| line.exited);
+    let newest_us = lines
+        .iter()
+        .map(|line| line.at_us)
+        .max()
+        .unwrap_or_default();
+    let is_new = |line: &Line| newest_us.saturating_sub(line.at_us) <= RECENT_US;
+    let has_ended = |line: &&Line| line.exited && is_new(line);
+    let ended = lines.iter().rfind(has_ended);
     let spoke = || lines.iter().rfind(|line| line.of_process);
     let Some(run) = ended.or_else(spoke).map(|line| &line.run) else {
-        return String::new();
+        return (String::new(), false);
     };
     let lines = lines.iter().filter(|line| line.run == *run);
     let told = lines.filter(|line| line.of_process || line.exited);
     let texts: Vec<&str> = told.map(|line| line.text.as_str()).collect();
-    texts.join("\n")
+    (texts.join("\n"), ended.is_some())
 }
 
 fn line(json: &str) -> Option<Line> {
@@ -98,6 +121,7 @@ fn line(json: &str) -> Option<Line> {
         text,
         of_process: of_unit.is_none(),
         exited: field("MESSAGE_ID") == Some(EXITED),
+        at_us: field("__REALTIME_TIMESTAMP")?.parse().ok()?,
     })
 }
 
@@ -108,21 +132,29 @@ mod tests {
 
     fn said(lines: &[serde_json::Value]) -> String {
         let lines: Vec<String> = lines.iter().map(ToString::to_string).collect();
-        last_ended(&lines.join("\n"))
+        last_ended(&lines.join("\n")).0
     }
 
     #[test]
     fn the_run_that_ended_is_told_not_the_one_that_began_since() {
-        let process =
-            |run: &str, text: &str| json!({ "MESSAGE": text, "_SYSTEMD_INVOCATION_ID": run });
-        let systemd = |run: &str, text: &str, id: &str| json!({ "MESSAGE": text, "MESSAGE_ID": id, "INVOCATION_ID": run, "_SYSTEMD_INVOCATION_ID": "pid1" });
+        let at = |run: &str| match run {
+            "a" => "1000",
+            _ => "20000000",
+        };
+        let process = |run: &str, text: &str| json!({ "MESSAGE": text, "_SYSTEMD_INVOCATION_ID": run, "__REALTIME_TIMESTAMP": at(run) });
+        let systemd = |run: &str, text: &str, id: &str| {
+            json!({
+                "MESSAGE": text, "MESSAGE_ID": id, "__REALTIME_TIMESTAMP": at(run),
+                "INVOCATION_ID": run, "_SYSTEMD_INVOCATION_ID": "pid1",
+            })
+        };
         let exited = systemd("b", "Main process exited, status=3", super::EXITED);
         let lines = [
             process("a", "before"),
             systemd("a", "Main process exited, status=0", super::EXITED),
             systemd("b", "Started", "39f5"),
             process("b", "cannot open the database"),
-            json!({ "MESSAGE": [104, 105, 255], "_SYSTEMD_INVOCATION_ID": "b" }),
+            json!({ "MESSAGE": [104, 105, 255], "_SYSTEMD_INVOCATION_ID": "b", "__REALTIME_TIMESTAMP": "20000000" }),
             exited,
             systemd("c", "Started", "39f5"),
             process("c", "begins"),
@@ -132,6 +164,11 @@ mod tests {
         // As long as it runs, what it says is told.
         assert_eq!(said(&[process("c", "begins")]), "begins");
         assert_eq!(said(&[]), "");
-        assert_eq!(last_ended("not JSON\n{}\n{\"MESSAGE\": 7}"), "");
+        let nothing = last_ended("not JSON\n{}\n{\"MESSAGE\": 7}");
+        assert_eq!(nothing, (String::new(), false));
+        // An earlier end is not the one that was just seen.
+        let earlier = systemd("a", "Main process exited, status=1", super::EXITED);
+        let lines = [process("a", "failed"), earlier, process("b", "begins")];
+        assert_eq!(said(&lines), "begins");
     }
 }

@@ -91,12 +91,7 @@ pub(super) async fn plan(
         session,
     )
     .await?;
-    for node in &changing {
-        let shown = survey.nodes.get(node).and_then(Outcome::ok);
-        if let Some(warning) = shown.and_then(|shown| shown.start_warning.as_ref()) {
-            eprintln!("note: {node}: {warning}");
-        }
-    }
+    warn(&changing, survey);
     Ok(Plan {
         id: random_id()?,
         waves: waves(
@@ -281,4 +276,18 @@ fn json(plan: &Plan, survey: &Survey) -> PlanJson {
 
 pub(super) fn print(plan: &Plan, survey: &Survey, output: Output) -> Result<(), CtlError> {
     render::print(output, &json(plan, survey), || text(plan, survey))
+}
+
+/// Says what there is to know before these nodes are replaced, once for all of which the same is true.
+fn warn<'a>(nodes: impl IntoIterator<Item = &'a NodeName>, survey: &Survey) {
+    let mut all: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for node in nodes {
+        let shown = survey.nodes.get(node).and_then(Outcome::ok);
+        for warning in shown.iter().flat_map(|shown| &shown.warnings) {
+            all.entry(warning).or_default().push(node.as_str());
+        }
+    }
+    for (warning, nodes) in all {
+        eprintln!("note: {}: {warning}", nodes.join(", "));
+    }
 }

@@ -1,0 +1,108 @@
+//! Keeping writers away while the node is replaced, and letting them in again.
+
+use super::{HostWorld, failed};
+use crate::adapters::quiesce::{quiesce, stop_writers, unquiesce};
+use crate::adapters::{drain, nft};
+use crate::ports::EffectError;
+use std::sync::atomic::Ordering;
+
+impl HostWorld {
+    /// Keeps writers away as far as that is set up, and gives events their time. Without the right to, it
+    /// goes on: a way back must not wait for rights.
+    pub(super) async fn drain(&self) -> Result<Option<String>, EffectError> {
+        self.calming.store(true, Ordering::Relaxed);
+        let refused = match self.drain_ports.is_empty() {
+            true => None,
+            false => Some(self.refuse_clients().await),
+        };
+        let quiesced = quiesce(&self.quiesce).await.map_err(|error| {
+            // Nobody stops the node now.
+            self.calming.store(false, Ordering::Relaxed);
+            failed(&error)
+        })?;
+        let waited = format!("waited {} ms for two sync cycles", quiesced.waited_ms);
+        let covered = quiesced.writers_stopped || matches!(refused, Some(Ok(())));
+        self.uncovered.store(!covered, Ordering::Relaxed);
+        let why = match &refused {
+            Some(Err(error)) => error.to_string(),
+            Some(Ok(())) => String::new(),
+            None => "neither [drain] nor a drain command is configured".to_owned(),
+        };
+        Ok(Some(match covered {
+            true => format!("the writers were stopped; {waited}"),
+            false => format!("{why}, so the writers were not stopped; {waited}"),
+        }))
+    }
+
+    /// That writers go on while the node is replaced, where nothing is set up against it.
+    pub(super) fn writers_go_on(&self) -> Option<String> {
+        if !self.drain_ports.is_empty() || self.quiesce.drain.is_some() {
+            return None;
+        }
+        Some(format!(
+            "writers go on while it is replaced, and what it acknowledges in the last {} ms before its stop may be \
+             lost: set up [drain] in the agent's configuration",
+            self.quiesce.sync_interval.as_millis()
+        ))
+    }
+
+    async fn refuse_clients(&self) -> Result<(), EffectError> {
+        // Before its effect: what was begun is taken away again, also where it failed half-way.
+        self.refuses.store(true, Ordering::Relaxed);
+        nft::apply("drain", &drain::refusing_rules(&self.drain_ports)).await
+    }
+
+    /// Does what a person asked for, who stops the node's traffic or lets it go on.
+    pub(super) async fn keep_writers_away(&self, away: bool) -> Result<(), EffectError> {
+        if away {
+            if !self.drain_ports.is_empty() {
+                self.refuse_clients().await?;
+            }
+            return stop_writers(&self.quiesce)
+                .await
+                .map_err(|error| failed(&error));
+        }
+        self.let_writers_in().await;
+        unquiesce(&self.quiesce)
+            .await
+            .map_err(|error| failed(&error))
+    }
+
+    /// Takes the rules away that keep clients from the node, unless a person stopped its traffic, or the
+    /// node is about to be stopped.
+    pub(super) async fn let_writers_in(&self) {
+        let must_stay =
+            self.drained.load(Ordering::Relaxed) || self.calming.load(Ordering::Relaxed);
+        if must_stay || !self.refuses.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        if let Err(error) = nft::apply("drain", &drain::open_rules()).await {
+            self.refuses.store(true, Ordering::Relaxed);
+            tracing::error!(%error, "clients are kept from the node still");
+        }
+    }
+
+    /// What a stop has cost, or may have, of documents that the node acknowledged: in its memory they wait
+    /// for up to a sync cycle.
+    pub(super) fn cost_of_stop(&self, stopping_ms: u64) -> Option<String> {
+        if !self.uncovered.swap(false, Ordering::Relaxed) {
+            return None;
+        }
+        let cycle_ms = u64::try_from(self.quiesce.sync_interval.as_millis()).unwrap_or(u64::MAX);
+        Some(format!(
+            "writers went on for the last {} ms before it ended: what it acknowledged then may be lost",
+            cycle_ms.saturating_add(stopping_ms)
+        ))
+    }
+
+    /// Its events are given their time, as before a switch; what cannot be had is gone without.
+    pub(super) async fn stop_gently(&self) -> Result<Vec<String>, EffectError> {
+        let mut notes = Vec::new();
+        match self.drain().await {
+            Ok(note) => notes.extend(note),
+            Err(error) => notes.push(error.to_string()),
+        }
+        notes.extend(self.stop().await?);
+        Ok(notes)
+    }
+}
