@@ -2,6 +2,7 @@
 
 mod bad_builds;
 mod data_inside;
+mod deleted_logs;
 mod dialects;
 mod halts;
 mod killed_agents;

@@ -5,15 +5,17 @@
 //! to one process only), and writing anything.
 
 mod documents;
+mod reading;
 mod schema;
 
 pub use documents::DocumentText;
+pub use reading::open_to_read;
 pub use schema::OplogError;
 
 use cbddc_domain::audit::{Boundaries, Link, Page, RowText};
 use cbddc_domain::hlc::VectorClock;
 use cbddc_domain::oplog::Operation;
-use rusqlite::{Connection, OpenFlags, params};
+use rusqlite::{Connection, params};
 use schema::Schema;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -60,9 +62,7 @@ impl OplogDb {
             path: path.to_owned(),
             source,
         };
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let db = Connection::open_with_flags(path, flags).map_err(failed)?;
-        db.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
+        let db = open_to_read(path, BUSY_TIMEOUT).map_err(failed)?;
         let schema = Schema::of(&db).map_err(failed)?;
         let schema = schema.ok_or_else(|| OplogError::NoOplog(path.to_owned()))?;
         let path = path.to_owned();

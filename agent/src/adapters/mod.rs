@@ -11,6 +11,7 @@ pub mod clusters;
 pub mod connections;
 pub mod crash;
 pub(crate) mod databases;
+pub mod deleted_logs;
 pub(crate) mod disk;
 pub mod document_digests;
 pub mod drain;

@@ -3,6 +3,8 @@
 mod ready;
 mod writers;
 
+use writers::put_back;
+
 use crate::adapters::builds::{BuildError, BuildStore};
 use crate::adapters::checks::NodeChecks;
 use crate::adapters::clock::SystemClock;
@@ -312,12 +314,14 @@ impl HostWorld {
 
     async fn stop(&self) -> Result<Option<String>, EffectError> {
         let began_ms = self.clock.now().since_boot_ms;
+        let deleted = self.deleted_logs().await;
         let stopped = self.supervisor.stop(self.stop_limit).await;
         self.calming.store(false, Ordering::Relaxed);
         let stopped = stopped?;
+        let put_back = put_back(deleted).await;
         let took_ms = self.clock.now().since_boot_ms.saturating_sub(began_ms);
         let cost = self.cost_of_stop(took_ms);
-        Ok(match stopped {
+        let told = match stopped {
             Stop::WasStopped => None,
             Stop::Asked => cost,
             Stop::Killed => {
@@ -326,7 +330,9 @@ impl HostWorld {
                     "the node did not end within {limit} s and was killed: events that it had not flushed are lost"
                 ))
             }
-        })
+        };
+        let notes: Vec<String> = told.into_iter().chain(put_back).collect();
+        Ok((!notes.is_empty()).then(|| notes.join("; ")))
     }
 
     async fn snapshot(&self, id: String) -> Result<Option<String>, EffectError> {

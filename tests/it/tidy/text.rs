@@ -131,6 +131,27 @@ fn tests_leave_nothing_out() {
     none(&faults);
 }
 
+/// Where a database is opened for reading only: a node's in one way, and copies that nobody writes.
+const OPENS_TO_READ: &[&str] = &[
+    "agent/oplog/src/reading.rs",
+    "agent/src/adapters/snapshots/copy.rs",
+];
+
+#[test]
+fn a_nodes_database_is_opened_in_one_way() {
+    let opens = |(file, text): &(String, String)| {
+        let word = concat!("SQLITE_OPEN_", "READ_ONLY");
+        text.contains(word) && !OPENS_TO_READ.contains(&file.as_str())
+    };
+    let found = files("agent", ".rs").into_iter().filter(opens);
+    let faults: Vec<String> = found
+        .map(|(file, _)| {
+            format!("{file}: open it with `cbddc_oplog::open_to_read`, which leaves its log alone")
+        })
+        .collect();
+    none(&faults);
+}
+
 #[test]
 fn the_commands_of_the_readme_can_be_run() {
     use std::os::unix::fs::PermissionsExt as _;

@@ -9,11 +9,13 @@
 //! most every `quick_check` and a fiftieth of the time; its newest result holds until the next.
 
 use super::{Finding, figure};
+use crate::adapters::deleted_logs::{self, DeletedLog};
 use crate::error_chain;
 use crate::ports::{Supervisor, UnitState};
 use cbddc_domain::health::{Perf, Status, quoted};
 use cbddc_domain::units::{show_duration_ms, show_size_bytes};
-use rusqlite::{Connection, OpenFlags};
+use cbddc_oplog::open_to_read;
+use rusqlite::Connection;
 use std::collections::VecDeque;
 use std::fs;
 use std::io;
@@ -99,9 +101,14 @@ impl DatabaseCheck {
             return (Status::Unhealthy, text.to_owned()).into();
         };
         let (path, user) = (self.settings.path.clone(), process.map(|(pid, _)| pid));
+        let pids = supervisor.processes().await.unwrap_or_default();
         let looked = tokio::task::spawn_blocking(move || {
             let _lock = lock;
-            look_at(&path, user)
+            let mut deleted = deleted_logs::find(&pids, std::slice::from_ref(&path)).into_iter();
+            match deleted.next() {
+                Some(log) => Err(writes_into_deleted(&log)),
+                None => look_at(&path, user),
+            }
         });
         let seen = match looked.await {
             Ok(Ok(seen)) => seen,
@@ -322,11 +329,19 @@ impl User {
     }
 }
 
+/// Said before anything else: whoever opens the file now may make it worse.
+fn writes_into_deleted(log: &DeletedLog) -> String {
+    format!(
+        "the node writes into a log that was deleted, {} of {}: all in it is gone when the node ends by itself; do not \
+         open the database with another program; a stop by the agent puts the log back, and before any other stop copy \
+         it from there",
+        log.descriptor.display(),
+        show_size_bytes(log.bytes)
+    )
+}
+
 fn open(path: &Path) -> rusqlite::Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let database = Connection::open_with_flags(path, flags)?;
-    database.busy_timeout(BUSY_TIMEOUT)?;
-    Ok(database)
+    open_to_read(path, BUSY_TIMEOUT)
 }
 
 fn quick_check(path: &Path) -> Result<(), String> {

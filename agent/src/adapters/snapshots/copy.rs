@@ -3,6 +3,7 @@
 use super::error::SnapshotError;
 use super::record::{FileState, Part};
 use crate::adapters::disk;
+use cbddc_oplog::open_to_read;
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
 use std::fs::{self, File, OpenOptions};
@@ -118,9 +119,7 @@ fn is_hot_journal(error: &rusqlite::Error) -> bool {
 fn back_up_in_place(database: &Path, copy: &Path) -> Result<String, SnapshotError> {
     let needed = bytes_of(database);
     let error = |action| SnapshotError::sqlite(action, database, copy, needed);
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let source = Connection::open_with_flags(database, flags).map_err(error("open"))?;
-    source.busy_timeout(BUSY_TIMEOUT).map_err(error("open"))?;
+    let source = open_to_read(database, BUSY_TIMEOUT).map_err(error("open"))?;
     let journal_mode = source
         .query_row("PRAGMA journal_mode", [], |row| row.get(0))
         .map_err(error("read"))?;

@@ -1,8 +1,9 @@
 //! Keeping writers away while the node is replaced, and letting them in again.
 
 use super::{HostWorld, failed};
+use crate::adapters::deleted_logs::DeletedLog;
 use crate::adapters::quiesce::{quiesce, stop_writers, unquiesce};
-use crate::adapters::{drain, nft};
+use crate::adapters::{deleted_logs, drain, nft};
 use crate::ports::EffectError;
 use std::sync::atomic::Ordering;
 
@@ -82,6 +83,14 @@ impl HostWorld {
         }
     }
 
+    /// The logs of the node's databases that were deleted under it: held open, they outlast its end.
+    pub(super) async fn deleted_logs(&self) -> Vec<DeletedLog> {
+        let pids = self.supervisor.processes().await.unwrap_or_default();
+        let databases = self.databases.clone();
+        let looking = tokio::task::spawn_blocking(move || deleted_logs::find(&pids, &databases));
+        looking.await.unwrap_or_default()
+    }
+
     /// What a stop has cost, or may have, of documents that the node acknowledged: in its memory they wait
     /// for up to a sync cycle.
     pub(super) fn cost_of_stop(&self, stopping_ms: u64) -> Option<String> {
@@ -105,4 +114,22 @@ impl HostWorld {
         notes.extend(self.stop().await?);
         Ok(notes)
     }
+}
+
+/// Puts logs back in their places; returns what there is to say.
+pub(super) async fn put_back(deleted: Vec<DeletedLog>) -> Vec<String> {
+    if deleted.is_empty() {
+        return Vec::new();
+    }
+    let putting = tokio::task::spawn_blocking(move || {
+        let each = deleted.into_iter().map(|mut log| {
+            let database = log.database.display().to_string();
+            log.put_back().unwrap_or_else(|error| {
+                tracing::error!(%error, database, "a log that the node wrote into is lost");
+                format!("the node wrote into a log of {database} that was deleted, and it could not be put back: {error}")
+            })
+        });
+        each.collect()
+    });
+    putting.await.unwrap_or_default()
 }
