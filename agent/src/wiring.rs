@@ -194,6 +194,10 @@ fn probe(given: &CheckConfig, clusters: &[ClusterAccess], skews: &Skews) -> anyh
                 Some(HttpsTrust::Certificate(pem)) => Some(https::pinning(pem)?),
             },
         }),
+        ProbeConfig::Reads { url } => Probe::Reads(HttpTarget {
+            address: HttpAddress::parse(url)?,
+            tls: None,
+        }),
         ProbeConfig::Cbddc { cluster } => {
             let mut clusters = clusters.iter();
             let found = clusters.find(|one| one.name() == cluster);

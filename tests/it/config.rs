@@ -352,6 +352,8 @@ fn the_shipped_file_is_taken() {
     // Examples, not defaults.
     assert_eq!(health.grace.take(), Some(Duration::from_secs(60)));
     assert_eq!(health.tcp.take(), "127.0.0.1:5000".parse().ok());
+    let reads = "http://127.0.0.1:5000/api/orders?take=1";
+    assert_eq!(health.reads.take().as_deref(), Some(reads));
     assert_eq!(health, config.health);
     assert_eq!(spelled.limits, config.limits);
     assert_eq!(spelled.peers, config.peers);

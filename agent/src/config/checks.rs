@@ -65,6 +65,11 @@ pub enum ProbeConfig {
         /// What is believed of an https address. Unset with http.
         trust: Option<HttpsTrust>,
     },
+    /// A page that reads the database.
+    Reads {
+        /// Its URL.
+        url: String,
+    },
     /// A sync port of the node.
     Cbddc {
         /// The name of its cluster. Default: the first.
@@ -170,6 +175,9 @@ impl Given<'_> {
         if let Some(url) = self.health.http.clone() {
             let probe = ProbeConfig::Http { url, trust: None };
             checks.push(check("http", Check::Http, probe));
+        }
+        if let Some(url) = self.health.reads.clone() {
+            checks.push(check("reads", Check::Http, ProbeConfig::Reads { url }));
         }
         for cluster in self.clusters {
             let probe = ProbeConfig::Cbddc {

@@ -61,6 +61,8 @@ pub struct Service {
 pub struct Health {
     /// The node's `/health` page. Unset: this check is off.
     pub http: Option<String>,
+    /// A page that reads the node's database. Unset: nothing is read so.
+    pub reads: Option<String>,
     /// A port of the node that must accept connections; unset: it is not checked by itself.
     pub tcp: Option<SocketAddr>,
     /// Pause between two runs of a check. Default 5 s.
@@ -216,6 +218,10 @@ pub(super) fn health(table: Table, base: &Path, faults: &mut Vec<String>) -> Opt
     if http.as_ref().is_some_and(|url| !plain(url)) {
         reader.fault("http", "must be a URL that begins with http://");
     }
+    let reads = reader.string("reads");
+    if reads.as_ref().is_some_and(|url| !plain(url)) {
+        reader.fault("reads", "must be a URL that begins with http://");
+    }
     let tcp = reader.string("tcp");
     let port = tcp.as_ref().and_then(|text| text.parse().ok());
     if tcp.is_some() && port.is_none() {
@@ -226,6 +232,7 @@ pub(super) fn health(table: Table, base: &Path, faults: &mut Vec<String>) -> Opt
     }
     let health = Some(Health {
         http,
+        reads,
         tcp: port,
         interval: seconds(&mut reader, "interval", 5),
         timeout: seconds(&mut reader, "timeout", 2),

@@ -5,6 +5,7 @@ use crate::fixture::node;
 use anyhow::Result;
 use cbagent::adapters::checks::{DatabaseCheck, DatabaseSettings, Finding, Probe};
 use cbagent::adapters::deleted_logs;
+use cbagent::adapters::http::{HttpAddress, HttpTarget};
 use cbagent::ports::UnitState;
 use cbddc_domain::health::{Check, Status};
 use rusqlite::Connection;
@@ -198,6 +199,35 @@ async fn a_node_that_may_not_write_its_database_is_unhealthy() {
     is(&look().await, Status::Healthy, "sound");
     process.kill().unwrap();
     process.wait().unwrap();
+}
+
+#[tokio::test]
+async fn a_page_that_reads_the_database_must_answer_that_it_did() -> Result<()> {
+    let folder = TempDir::new()?;
+    let a = node("a", folder.path()).start().await?;
+    let page = |path: &str| {
+        let url = format!("http://{}{path}", a.http);
+        let address = HttpAddress::parse(&url).expect("a URL");
+        Probe::Reads(HttpTarget { address, tls: None })
+    };
+    let look = async |probe: Probe| -> (Status, String) {
+        let found = checks(running(), vec![(Check::Http, probe)]);
+        let found = found.measure(Duration::MAX).await;
+        let reads = found.last().expect("one");
+        (reads.status, reads.detail.clone())
+    };
+    let answered = |code: u16| format!("the page that reads the database answered {code}");
+    assert_eq!(look(page("/stats")).await, (Status::Healthy, answered(200)));
+    assert_eq!(
+        look(page("/nothing")).await,
+        (Status::Unhealthy, answered(404))
+    );
+    let gone = page("/stats");
+    a.stop().await?;
+    let (status, detail) = look(gone).await;
+    assert_eq!(status, Status::Unhealthy, "{detail}");
+    assert!(detail.contains("does not answer"), "{detail}");
+    Ok(())
 }
 
 #[tokio::test]

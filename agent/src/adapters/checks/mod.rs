@@ -43,6 +43,8 @@ pub enum Probe {
     SyncPort(Arc<NodeProtocol>, String),
     /// What a health page says.
     Http(HttpTarget),
+    /// Whether a page that reads the database answers: a health page may say Healthy over a lost one.
+    Reads(HttpTarget),
     /// Whether the node speaks CBDDC and knows its peers.
     Cbddc(Arc<NodeProtocol>),
     /// Whether a database can be read and is sound.
@@ -87,6 +89,7 @@ impl NodeCheck {
                 measured(kind, limit, asking).await
             }
             Probe::Http(target) => measured(kind, limit + BACKSTOP, http(target, limit)).await,
+            Probe::Reads(target) => measured(kind, limit + BACKSTOP, reads(target, limit)).await,
             Probe::Cbddc(protocol) => protocol.measure(supervisor).await,
             Probe::Database(database) => {
                 measured(kind, limit, database.clone().look(supervisor, limit)).await
@@ -262,6 +265,24 @@ async fn http(target: &HttpTarget, limit: Duration) -> (Status, String) {
     match http::get(target, limit).await {
         Ok(answer) => judge_reply(&read_reply(answer)),
         Err(error) => (Status::Unhealthy, error_chain(&error)),
+    }
+}
+
+async fn reads(target: &HttpTarget, limit: Duration) -> (Status, String) {
+    match http::get(target, limit).await {
+        Ok(answer) if (200..300).contains(&answer.code) => {
+            let text = format!("the page that reads the database answered {}", answer.code);
+            (Status::Healthy, text)
+        }
+        Ok(answer) => {
+            let text = format!("the page that reads the database answered {}", answer.code);
+            (Status::Unhealthy, text)
+        }
+        Err(error) => {
+            let why = error_chain(&error);
+            let text = format!("the page that reads the database does not answer: {why}");
+            (Status::Unhealthy, text)
+        }
     }
 }
 
