@@ -238,13 +238,14 @@ async fn run_agent(config: Config) -> anyhow::Result<()> {
         clock: SystemClock::of(boot.clone()),
     };
     let history = HealthHistory::open(&config.state_dir.join("health.db"))?;
+    let sync = wiring::file_sync(&config);
     let world = Arc::new(world(
         &config,
         boot,
         supervisor,
         (&builds, &snapshots, &store),
         &clusters,
-        (peers.clone(), history.clone()),
+        (peers.clone(), history.clone(), sync.clone()),
     )?);
     let listener = TcpListener::bind(&config.listen).await;
     let listener = listener.with_context(|| format!("cannot listen on {}", config.listen))?;
@@ -354,6 +355,9 @@ async fn run_agent(config: Config) -> anyhow::Result<()> {
         stop.clone(),
     ));
     tasks.spawn(history.run(kept));
+    if let Some(sync) = sync {
+        tasks.spawn(sync.run(stop.clone()));
+    }
     spawn_watch(&tasks, &stop, &services, &peers, agent_check, is_undone);
     tasks.spawn(janitor.run(stop.clone()));
     tasks.spawn(meet_voters(

@@ -9,6 +9,7 @@ use cbagent::adapters::checks::{
 };
 use cbagent::adapters::clock::SystemClock;
 use cbagent::adapters::clusters::ClusterAccess;
+use cbagent::adapters::file_sync::{FileSync, blite_files};
 use cbagent::adapters::health_history::HealthHistory;
 use cbagent::adapters::http::{HttpAddress, HttpTarget};
 use cbagent::adapters::https;
@@ -102,6 +103,15 @@ pub(crate) fn protocol_settings(
     })
 }
 
+/// Who has the node's files synced; nobody where there are none, or that is switched off.
+pub(crate) fn file_sync(config: &Config) -> Option<Arc<FileSync>> {
+    let service = &config.service;
+    let files = service.blite.iter().flat_map(|path| blite_files(path));
+    let files: Vec<PathBuf> = files.chain(service.sync_also.iter().cloned()).collect();
+    let is_off = files.is_empty() || service.sync_files.is_zero();
+    (!is_off).then(|| FileSync::new(files, service.sync_files))
+}
+
 /// How long a start of the node may take.
 pub(crate) fn ready_limits(config: &Config) -> ReadyLimits {
     ReadyLimits {
@@ -117,7 +127,7 @@ pub(crate) fn world(
     supervisor: Arc<dyn Supervisor>,
     (builds, snapshots, journal): (&BuildStore, &Arc<SnapshotStore>, &SqliteStore),
     clusters: &[ClusterAccess],
-    (peers, history): (Peers, HealthHistory),
+    (peers, history, sync): (Peers, HealthHistory, Option<Arc<FileSync>>),
 ) -> anyhow::Result<HostWorld> {
     let service = &config.service;
     let command = |words: &[String]| (!words.is_empty()).then(|| words.to_vec());
@@ -127,7 +137,7 @@ pub(crate) fn world(
         .map(|given| {
             Ok(NodeCheck::new(
                 given.policy.clone(),
-                probe(given, clusters, &skews)?,
+                probe(given, clusters, &skews, sync.as_ref())?,
             ))
         })
         .collect();
@@ -155,6 +165,7 @@ pub(crate) fn world(
         ready_limits: ready_limits(config),
         blite: service.blite.clone(),
         history,
+        sync,
         checks: NodeChecks {
             supervisor,
             checks: Arc::new(checks?),
@@ -176,7 +187,12 @@ fn milliseconds(duration: Duration) -> u64 {
     duration.as_millis().try_into().unwrap_or(u64::MAX)
 }
 
-fn probe(given: &CheckConfig, clusters: &[ClusterAccess], skews: &Skews) -> anyhow::Result<Probe> {
+fn probe(
+    given: &CheckConfig,
+    clusters: &[ClusterAccess],
+    skews: &Skews,
+    sync: Option<&Arc<FileSync>>,
+) -> anyhow::Result<Probe> {
     Ok(match &given.probe {
         ProbeConfig::Unit { max_restarts } => Probe::Unit(UnitCheck::new(*max_restarts)),
         ProbeConfig::Tcp { address } => {
@@ -218,6 +234,7 @@ fn probe(given: &CheckConfig, clusters: &[ClusterAccess], skews: &Skews) -> anyh
         ProbeConfig::Blite { path, max_log } => Probe::Blite(BliteSettings {
             path: path.clone(),
             max_log_bytes: *max_log,
+            sync: sync.cloned(),
         }),
         ProbeConfig::Host {
             path,

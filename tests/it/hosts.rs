@@ -13,4 +13,5 @@ mod quarantine;
 mod random_cuts;
 mod story;
 mod supervisor;
+mod synced;
 mod unit;

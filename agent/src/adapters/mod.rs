@@ -17,6 +17,7 @@ pub mod document_digests;
 pub mod drain;
 mod effort;
 pub mod evidence;
+pub mod file_sync;
 pub mod gate_files;
 pub mod health_history;
 pub mod host;

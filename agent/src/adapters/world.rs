@@ -9,6 +9,7 @@ use crate::adapters::builds::{BuildError, BuildStore};
 use crate::adapters::checks::NodeChecks;
 use crate::adapters::clock::SystemClock;
 use crate::adapters::effort;
+use crate::adapters::file_sync::FileSync;
 use crate::adapters::health_history::HealthHistory;
 use crate::adapters::last_lines::last_lines;
 use crate::adapters::nft;
@@ -68,6 +69,8 @@ pub struct HostWorld {
     pub blite: Vec<PathBuf>,
     /// What is remembered of the node's health, and of its starts.
     pub history: HealthHistory,
+    /// Who has the node's files synced; unset: nobody.
+    pub sync: Option<Arc<FileSync>>,
     /// How its writers are stopped.
     pub quiesce: QuiesceSettings,
     /// How long a stop may take before the node is killed.
@@ -318,7 +321,10 @@ impl HostWorld {
         let stopped = self.supervisor.stop(self.stop_limit).await;
         self.calming.store(false, Ordering::Relaxed);
         let stopped = stopped?;
-        let put_back = put_back(deleted).await;
+        let mut put_back = put_back(deleted).await;
+        if let Some(Err(error)) = self.sync_files().await {
+            put_back.push(error.to_string());
+        }
         let took_ms = self.clock.now().since_boot_ms.saturating_sub(began_ms);
         let cost = self.cost_of_stop(took_ms);
         let told = match stopped {

@@ -2,11 +2,15 @@
 
 use super::reader::Reader;
 use cbddc_domain::access::{LocalRoles, Role};
+use cbddc_domain::units::parse_duration_ms;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use toml::Table;
+
+/// The default pause between two syncs of files that the node does not sync: a power cut loses at most that.
+const SYNC_FILES: Duration = Duration::from_secs(1);
 
 /// A log of a gigabyte is replayed in one to two minutes on a good disk.
 const READY_TIMEOUT_BUSY: Duration = Duration::from_secs(600);
@@ -39,6 +43,10 @@ pub struct Service {
     pub databases: Vec<PathBuf>,
     /// The data files, `X.blite`, of its BLite databases. Default: none.
     pub blite: Vec<PathBuf>,
+    /// How often their files are synced, and `sync_also`, where they changed; zero: never. Default 1 s.
+    pub sync_files: Duration,
+    /// Other files of the node that it does not sync itself. Default: none.
+    pub sync_also: Vec<PathBuf>,
     /// How long it may take to end before it is killed. Default 30 s.
     pub stop_timeout: Duration,
     /// How long it may take to be ready after a start. Default 60 s.
@@ -154,7 +162,7 @@ pub(super) fn service(
         let text = "must not be shorter than ready_timeout";
         reader.fault("ready_timeout_busy", text);
     }
-    let service = Some(Service {
+    let service = Service {
         unit,
         program: program.unwrap_or_default(),
         args: reader.strings("args").unwrap_or_default(),
@@ -162,6 +170,8 @@ pub(super) fn service(
         working_dir: reader.path("working_dir"),
         databases: reader.paths("databases").unwrap_or_default(),
         blite: reader.paths("blite").unwrap_or_default(),
+        sync_files: sync_files(&mut reader),
+        sync_also: reader.paths("sync_also").unwrap_or_default(),
         stop_timeout: seconds(&mut reader, "stop_timeout", 30),
         ready_timeout,
         ready_timeout_busy: ready_timeout_busy.unwrap_or(READY_TIMEOUT_BUSY.max(ready_timeout)),
@@ -169,9 +179,32 @@ pub(super) fn service(
         drain: reader.strings("drain").unwrap_or_default(),
         undrain: reader.strings("undrain").unwrap_or_default(),
         command_timeout: seconds(&mut reader, "command_timeout", 60),
-    });
+    };
+    let own = |path: &&PathBuf| service.databases.contains(*path);
+    if let Some(path) = service.sync_also.iter().find(own) {
+        let text = format!(
+            "{} is of `databases`, and SQLite syncs by itself",
+            path.display()
+        );
+        reader.fault("sync_also", &text);
+    }
     reader.finish();
-    service
+    Some(service)
+}
+
+/// A pause, or never, which is zero.
+fn sync_files(reader: &mut Reader<'_>) -> Duration {
+    let text = reader.string("sync_files");
+    match text.as_deref().map(|text| (text, parse_duration_ms(text))) {
+        None => SYNC_FILES,
+        Some(("never", _)) => Duration::ZERO,
+        Some((_, Ok(ms))) if (10..=86_400_000).contains(&ms) => Duration::from_millis(ms),
+        Some(_) => {
+            let text = "must be from 10ms to 1d, such as \"1s\", or \"never\"";
+            reader.fault("sync_files", text);
+            SYNC_FILES
+        }
+    }
 }
 
 /// A database in the folder of a build would be left behind by the next rollout. Links such as `current`

@@ -114,7 +114,12 @@ fn in_random_order(like: Dialect) {
         story.check(&format!("{what} (CBDDC_ORDER_SEED={seed})"));
     }
     let mesh = &story.mesh;
-    let count = mesh.count_documents(&writer.stop(), LIMIT);
+    let written = writer.stop();
+    // Now and then a node like 0.9.1 shows an empty clock until somebody writes, and its peers take nothing
+    // from it meanwhile.
+    let goes_on = Writer::start(mesh, "stock");
+    let count = mesh.count_documents(&written, LIMIT);
+    drop(goes_on);
     assert!(count.is_clean(), "seed {seed}: {count:?}");
     logs_are_quiet(mesh);
 }

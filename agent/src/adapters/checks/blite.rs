@@ -2,20 +2,30 @@
 //! to be read at a start in reasonable time.
 
 use super::{Finding, figure};
+use crate::adapters::file_sync::FileSync;
 use crate::adapters::node_logs::{of_blite, size};
 use cbddc_domain::health::Status;
 use cbddc_domain::node_starts::expected_ms;
 use cbddc_domain::units::{show_duration_ms, show_size_bytes};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 /// What is looked at.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct BliteSettings {
     /// The data file, `X.blite`.
     pub path: PathBuf,
     /// Bytes of write-ahead log above which it is degraded.
     pub max_log_bytes: u64,
+    /// Who has its files synced; unset: nobody.
+    pub sync: Option<Arc<FileSync>>,
 }
+
+/// How many times longer than its pace something may wait to be synced, and how long at least, before that
+/// is told.
+const LATE: u32 = 5;
+const LATE_MIN: Duration = Duration::from_secs(5);
 
 /// Looks once.
 pub async fn look_at(settings: &BliteSettings) -> Finding {
@@ -31,16 +41,25 @@ pub async fn look_at(settings: &BliteSettings) -> Finding {
 fn judge(settings: &BliteSettings) -> Finding {
     let path = &settings.path;
     let log_bytes: u64 = of_blite(path).iter().map(|log| size(log)).sum();
-    let figures = vec![
+    let syncs = settings.sync.as_ref().map(|sync| sync.told().syncs);
+    let mut figures = vec![
         figure("size", size(path), "B"),
         figure("log", log_bytes, "B"),
     ];
+    figures.extend(syncs.map(|syncs| figure("syncs", syncs, "c")));
     let (status, detail) = match std::fs::metadata(path) {
         Err(error) => (Status::Unhealthy, unreadable(path, &error)),
         Ok(_) if log_bytes > settings.max_log_bytes => (Status::Degraded, too_large(log_bytes)),
         Ok(_) => {
             let log = show_size_bytes(log_bytes);
-            (Status::Healthy, format!("it is there; its log has {log}"))
+            let text = format!("it is there; its log has {log}");
+            match settings.sync.as_deref().map(synced) {
+                Some((status, told)) => (status, format!("{text}; {told}")),
+                None => {
+                    let told = "nobody syncs it: a power cut takes what is in it";
+                    (Status::Healthy, format!("{text}; {told}"))
+                }
+            }
         }
     };
     Finding {
@@ -61,4 +80,26 @@ fn too_large(log_bytes: u64) -> String {
         show_size_bytes(log_bytes),
         show_duration_ms(start)
     )
+}
+
+/// How it is with syncing.
+fn synced(sync: &FileSync) -> (Status, String) {
+    let told = sync.told();
+    let took = show_duration_ms(milliseconds(told.took));
+    let waits = show_duration_ms(milliseconds(told.waits));
+    if told.waits > (sync.pace() * LATE).max(LATE_MIN) {
+        let why = told.fault.unwrap_or_else(|| format!("a sync took {took}"));
+        let text =
+            format!("not synced for {waits}, so that a power cut takes what it wrote since: {why}");
+        return (Status::Degraded, text);
+    }
+    let pace = show_duration_ms(milliseconds(sync.pace()));
+    (
+        Status::Healthy,
+        format!("synced every {pace}, which took {took} last time"),
+    )
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    duration.as_millis().try_into().unwrap_or(u64::MAX)
 }

@@ -91,6 +91,14 @@ impl HostWorld {
         looking.await.unwrap_or_default()
     }
 
+    /// Once more after each stop: what the node wrote last is synced by nobody else.
+    pub(super) async fn sync_files(&self) -> Option<Result<(), EffectError>> {
+        match &self.sync {
+            Some(sync) => Some(sync.sync().await),
+            None => None,
+        }
+    }
+
     /// What a stop has cost, or may have, of documents that the node acknowledged: in its memory they wait
     /// for up to a sync cycle.
     pub(super) fn cost_of_stop(&self, stopping_ms: u64) -> Option<String> {
