@@ -40,9 +40,7 @@ fn cbddc_check(mesh: &TestMesh, index: usize) -> String {
     let shown = mesh
         .cbctl(&["health", "show", "--node", name, "-o", "json"])
         .json();
-    let checks = shown["nodes"][0]["result"]["measurements"]
-        .as_array()
-        .cloned();
+    let checks = shown["nodes"][0]["result"]["checks"].as_array().cloned();
     let checks = checks.unwrap_or_default();
     let one = checks.iter().find(|check| check["check"] == "cbddc");
     one.map(ToString::to_string)

@@ -11,11 +11,11 @@ use std::time::Duration;
 const MS_PER_MIB: u64 = 450;
 
 /// A mesh of one whose node has so many MiB of log, more than `ready_timeout`, 10 s, is enough for.
-/// Nothing may take longer than 8 s to be healthy.
+/// Nothing may take longer than 11 s to be healthy.
 fn mesh_with_log(mebibytes: u64) -> TestMesh {
     let mesh = TestMesh::start(MeshOptions {
         nodes: 1,
-        ..options(Duration::from_secs(60), Duration::from_secs(8))
+        ..options(Duration::from_secs(60), Duration::from_secs(11))
     });
     mesh.node(0).set("ReplayMsPerMib", json!(MS_PER_MIB));
     mesh.make_build("1.0", "");
