@@ -44,11 +44,11 @@ fn mesh_with_log(mebibytes: u64) -> TestMesh {
 fn said_while(mesh: &TestMesh, version: &str) -> (i32, String, Vec<String>) {
     let mut client = mesh.cbctl_spawn(&mesh.rollout(version));
     let mut seen = Vec::new();
-    while client.lives() {
+    mesh.wait_for("the client ends", LIMIT, |mesh| {
         let status = mesh.status_of(0);
         seen.push(status["result"]["phase_text"].to_string());
-        std::thread::sleep(Duration::from_millis(200));
-    }
+        (!client.lives()).then_some(())
+    });
     let ran = client.wait(LIMIT);
     (ran.code, ran.stderr, seen)
 }
@@ -87,12 +87,13 @@ fn a_rollout_waits_for_a_node_that_replays_its_log_and_warns_before() {
         mesh.node_pid(0).filter(|now| *now != pid)
     });
     let mut seen = Vec::new();
-    while seen.last().is_none_or(|health| health != "healthy") {
-        assert!(seen.len() < 300, "{seen:?}");
+    mesh.wait_for("it is healthy", LIMIT, |mesh| {
         let health = mesh.status_of(0)["result"]["health"].to_string();
         seen.push(health.trim_matches('"').to_owned());
-        std::thread::sleep(Duration::from_millis(200));
-    }
+        seen.last()
+            .is_some_and(|health| health == "healthy")
+            .then_some(())
+    });
     // That it was gone was told; that it takes time to come back is no fault.
     let starts = seen.iter().skip_while(|health| *health == "unhealthy");
     assert!(starts.clone().count() > 20, "{seen:?}");

@@ -24,14 +24,17 @@ impl HostWorld {
         let waited = format!("waited {} ms for two sync cycles", quiesced.waited_ms);
         let covered = quiesced.writers_stopped || matches!(refused, Some(Ok(())));
         self.uncovered.store(!covered, Ordering::Relaxed);
-        let why = match &refused {
-            Some(Err(error)) => error.to_string(),
-            Some(Ok(())) => String::new(),
-            None => "neither [drain] nor a drain command is configured".to_owned(),
-        };
-        Ok(Some(match covered {
-            true => format!("the writers were stopped; {waited}"),
-            false => format!("{why}, so the writers were not stopped; {waited}"),
+        Ok(Some(match (refused, covered) {
+            (Some(Err(error)), true) => {
+                format!("the drain command stopped the writers, [drain] did not: {error}; {waited}")
+            }
+            (_, true) => format!("the writers were stopped; {waited}"),
+            (Some(Err(error)), false) => {
+                format!("{error}, so the writers were not stopped; {waited}")
+            }
+            (_, false) => format!(
+                "neither [drain] nor a drain command is configured, so the writers were not stopped; {waited}"
+            ),
         }))
     }
 
