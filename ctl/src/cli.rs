@@ -152,6 +152,40 @@ pub enum BuildCommand {
     List(NodesArgs),
     /// One build on every node, and what the nodes have written into its folder.
     Show(ShowBuildArgs),
+    /// Removes one build from nodes that do not need it: it neither runs there, nor is ordered, nor does a
+    /// way back lead to it.
+    Rm(RemoveBuildArgs),
+    /// Removes builds that ran and are not needed any more, and those that are revoked. Builds that never
+    /// ran stay, and so do those in whose folders databases lie.
+    Gc(CollectBuildsArgs),
+}
+
+/// `cbctl build rm`.
+#[derive(Debug, Clone, Args)]
+pub struct RemoveBuildArgs {
+    /// The build, NAME@VERSION.
+    #[arg(value_name = "NAME@VERSION")]
+    pub build: BuildId,
+    /// Which nodes.
+    #[command(flatten)]
+    pub nodes: NodesArgs,
+    /// Whether to ask.
+    #[command(flatten)]
+    pub confirm: ConfirmArgs,
+}
+
+/// `cbctl build gc`.
+#[derive(Debug, Clone, Args)]
+pub struct CollectBuildsArgs {
+    /// How many builds stay on each node of those that ran there last, beside what it needs.
+    #[arg(long, default_value_t = 5, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(0..=1000))]
+    pub keep: u32,
+    /// Which nodes.
+    #[command(flatten)]
+    pub nodes: NodesArgs,
+    /// Whether to ask.
+    #[command(flatten)]
+    pub confirm: ConfirmArgs,
 }
 
 /// `cbctl build show`.

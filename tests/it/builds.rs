@@ -315,10 +315,10 @@ fn the_current_link_changes_in_one_step_and_protects_its_build() {
         [7; 70_000]
     );
 
-    let error = place.store.remove(&one).expect_err("a refusal");
+    let error = place.store.remove(&one, || false).expect_err("a refusal");
     assert!(matches!(error, BuildError::InUse(_)), "{error}");
     place.store.verify(&one).expect("an intact build");
-    place.store.remove(&two).expect("a removal");
+    place.store.remove(&two, || false).expect("a removal");
     assert!(matches!(
         place.store.verify(&two),
         Err(BuildError::NotFound { .. })
@@ -326,7 +326,7 @@ fn the_current_link_changes_in_one_step_and_protects_its_build() {
     place.store.point_current(None).expect("no link");
     place.store.point_current(None).expect("no link, again");
     assert_eq!(place.store.current().expect("no link"), None);
-    place.store.remove(&one).expect("a removal");
+    place.store.remove(&one, || false).expect("a removal");
     assert_eq!(place.store.list().expect("a list"), []);
 
     symlink("/etc", place.store.current_link()).expect("a link");
@@ -460,7 +460,7 @@ fn imports_at_once_make_one_build() {
     );
     assert_eq!(place.store.list().expect("a list").len(), 1);
     place.store.verify(&build).expect("an intact build");
-    place.store.remove(&build).expect("a removal");
+    place.store.remove(&build, || false).expect("a removal");
 
     // Two builds that claim one name: whichever comes first keeps it.
     let results: Vec<_> = std::thread::scope(|scope| {

@@ -56,7 +56,7 @@ fn child_that_imports_and_removes() {
             store.point_current(Some(&imported.build)).expect("a link");
             for stored in store.list().expect("a list") {
                 if stored.build != imported.build {
-                    store.remove(&stored.build).expect("a removal");
+                    store.remove(&stored.build, || false).expect("a removal");
                 }
             }
         }

@@ -69,7 +69,7 @@ fn help_has_every_command() {
             "--help",
             "status rollback build release rollout snapshot health node journal mesh",
         ),
-        ("build --help", "pack push list"),
+        ("build --help", "pack push list show rm gc"),
         ("release --help", "list show"),
         ("rollout --help", "plan start status list resume abort"),
         (

@@ -156,6 +156,13 @@ type Chunks = std::pin::Pin<Box<dyn Stream<Item = Result<v1::FetchBuildResponse,
 impl BuildService for Fake {
     type FetchBuildStream = Chunks;
 
+    async fn remove_builds(
+        &self,
+        _: Request<v1::RemoveBuildsRequest>,
+    ) -> Result<Response<v1::RemoveBuildsResponse>, Status> {
+        Err(Status::failed_precondition("not here"))
+    }
+
     async fn push_build(
         &self,
         request: Request<Streaming<v1::PushBuildRequest>>,

@@ -13,6 +13,7 @@ mod random_order;
 mod state_folder;
 mod stops;
 mod triggers;
+mod unneeded_builds;
 mod ways_back;
 
 use cbddc_tests::mesh::{MeshOptions, Ran, TestMesh, Timing};

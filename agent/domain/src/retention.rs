@@ -1,4 +1,8 @@
-//! Which snapshots may go.
+//! Which snapshots and builds may go.
+
+mod builds;
+
+pub use builds::{BuildNeeded, BuildStays, build_needed, surplus_builds};
 
 use crate::node::Node;
 

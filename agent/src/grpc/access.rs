@@ -51,6 +51,10 @@ pub const TABLE: &[(&str, Access)] = {
             "/cbddc.agent.v1.BuildService/FetchBuild",
             Access::PeopleOrAgents(OPERATORS),
         ),
+        (
+            "/cbddc.agent.v1.BuildService/RemoveBuilds",
+            People(OPERATORS),
+        ),
         ("/cbddc.agent.v1.HealthService/GetHealth", Members),
         ("/cbddc.agent.v1.HealthService/ListHealthHistory", Members),
         ("/cbddc.agent.v1.HealthService/FollowHealthHistory", Members),

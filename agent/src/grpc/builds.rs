@@ -94,6 +94,17 @@ impl BuildService for Services {
         self.show(&given).await.map(Response::new)
     }
 
+    async fn remove_builds(
+        &self,
+        request: Request<v1::RemoveBuildsRequest>,
+    ) -> Result<Response<v1::RemoveBuildsResponse>, Status> {
+        let actor = person(&request)?;
+        let asked = request.into_inner();
+        self.remove_builds_here(asked, &actor)
+            .await
+            .map(Response::new)
+    }
+
     type FetchBuildStream =
         Pin<Box<dyn Stream<Item = Result<v1::FetchBuildResponse, Status>> + Send>>;
 

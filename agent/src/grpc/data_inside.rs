@@ -122,7 +122,9 @@ fn why_not(
         written.retain(|path| !is_log(path));
         if !written.is_empty() {
             return Ok(Some(format!(
-                "the node has files open for writing in the folder of {build}, where the next build would not find                  them: {}: move them elsewhere, for example to /var/lib, set the application's path to them, and                  restart the node",
+                "the node has files open for writing in the folder of {build}, where the next build would not find \
+                 them: {}: move them elsewhere, for example to /var/lib, set the application's path to them, and \
+                 restart the node",
                 written.join(", ")
             )));
         }
@@ -147,6 +149,7 @@ fn why_not(
         if grown.more {
             return Ok(Some(format!(
                 "the folder of {build} holds more files than are looked through, so that databases may be among \
+ \
                  them: {}: let the application write elsewhere, and move away what it has written",
                 tree.display()
             )));

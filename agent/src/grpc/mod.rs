@@ -12,6 +12,7 @@ mod journal;
 mod mesh;
 mod node;
 mod releases;
+mod removing;
 mod replication;
 mod rollouts;
 mod server;

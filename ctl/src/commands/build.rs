@@ -1,5 +1,6 @@
 //! `cbctl build`.
 
+mod remove;
 mod show;
 
 use crate::cli::{BuildCommand, NodesArgs, Output, PackArgs, PushArgs};
@@ -11,6 +12,7 @@ use cbddc_domain::id::NodeName;
 use cbddc_domain::units::show_size_bytes;
 use cbddc_pack::{self as pack, PackOptions};
 use cbddc_proto::convert::{Malformed, required};
+use cbddc_proto::v1::remove_builds_request::What;
 use cbddc_proto::{CHUNK_BYTES, v1};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -115,6 +117,14 @@ pub(super) async fn run(
         BuildCommand::Push(arguments) => push(&arguments, session, output).await,
         BuildCommand::List(arguments) => list(&arguments, session, output).await,
         BuildCommand::Show(arguments) => show::run(&arguments, session, output).await,
+        BuildCommand::Rm(arguments) => {
+            let what = What::Build(arguments.build.to_string());
+            remove::run(what, &arguments.nodes, arguments.confirm, session, output).await
+        }
+        BuildCommand::Gc(arguments) => {
+            let what = What::AllButNewest(arguments.keep);
+            remove::run(what, &arguments.nodes, arguments.confirm, session, output).await
+        }
     }
 }
 

@@ -161,14 +161,17 @@ fn a_build_whose_folder_holds_data_is_not_removed() {
             _ => blite(),
         };
         write(tree.join(name), &bytes);
-        let refused = place.store.remove(&build).expect_err("it holds data");
+        let refused = place
+            .store
+            .remove(&build, || false)
+            .expect_err("it holds data");
         assert!(matches!(refused, BuildError::HoldsData { .. }), "{refused}");
         let path = tree.join(name).display().to_string();
         assert!(refused.to_string().contains(&path), "{refused}");
         assert_eq!(fs::read(tree.join(name)).expect("it stays"), bytes);
         open(&tree);
         fs::remove_file(tree.join(name)).expect("the data was moved away");
-        place.store.remove(&build).expect("a removal");
+        place.store.remove(&build, || false).expect("a removal");
     }
 }
 
@@ -191,7 +194,7 @@ fn a_database_in_the_place_of_a_named_file_is_data_and_no_damage() {
     assert!(place.import(&bytes).expect("an import").already_present);
     place.store.repair(&build).expect("a repair");
     assert_eq!(fs::read(&seed).expect("it stays"), written);
-    assert!(place.store.remove(&build).is_err());
+    assert!(place.store.remove(&build, || false).is_err());
     // A folder in the place of a file goes aside, with all that is in it.
     let (place, build, tree) = self::written();
     fs::remove_file(tree.join("app.dll")).expect("a removal");
@@ -200,5 +203,5 @@ fn a_database_in_the_place_of_a_named_file_is_data_and_no_damage() {
     assert!(damage.is_some());
     let aside = tree.with_file_name("left").join("1/app.dll/node.db");
     assert_eq!(fs::read(aside).expect("it is kept"), SQLITE);
-    assert!(place.store.remove(&build).is_err());
+    assert!(place.store.remove(&build, || false).is_err());
 }

@@ -146,8 +146,8 @@ pub enum BuildError {
         #[source]
         source: Box<BuildError>,
     },
-    /// The build is the one that `current` points to.
-    #[error("{0} is the build that this node runs, so it cannot be removed")]
+    /// The build is the one that `current` points to, or is needed.
+    #[error("{0} is the build that this node runs, or one that it needs, so it cannot be removed")]
     InUse(BuildRef),
     /// It would take data with it.
     #[error(

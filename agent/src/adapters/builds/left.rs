@@ -62,6 +62,18 @@ impl BuildStore {
         Ok(Cleared { grown, moved_to })
     }
 
+    /// Why this build cannot be removed without taking data with it. [`None`]: it can.
+    ///
+    /// # Errors
+    /// [`BuildError::Io`].
+    pub fn refuse_data(&self, build: &BuildRef) -> Result<Option<String>, BuildError> {
+        let data = self.data_of(build)?;
+        let refused = data
+            .holds_data()
+            .then(|| BuildError::holds_data(build, data));
+        Ok(refused.map(|error| error.to_string()))
+    }
+
     /// The databases that keep this build from being removed.
     pub(super) fn data_of(&self, build: &BuildRef) -> Result<Grown, BuildError> {
         let (tree, left) = (self.tree(build), self.left(build));

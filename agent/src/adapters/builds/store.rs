@@ -173,17 +173,21 @@ impl BuildStore {
         Ok((path, size))
     }
 
-    /// Removes a build.
+    /// Removes a build, where `is_needed` says no while nothing else changes in the store.
     ///
     /// # Errors
-    /// [`BuildError::InUse`] if `current` points to it, [`BuildError::HoldsData`] if databases lie in its
-    /// folder, [`BuildError::NotFound`].
-    pub fn remove(&self, build: &BuildRef) -> Result<(), BuildError> {
+    /// [`BuildError::InUse`] if it is needed or `current` points to it, [`BuildError::HoldsData`] if
+    /// databases lie in its folder, [`BuildError::NotFound`].
+    pub fn remove(
+        &self,
+        build: &BuildRef,
+        is_needed: impl FnOnce() -> bool,
+    ) -> Result<(), BuildError> {
         let folder = self.folder(&build.digest);
         let write = || BuildError::io("remove", &folder, 0);
         let work = self.begin_work()?;
         let _guard = self.lock();
-        if self.current()? == Some(build.digest) {
+        if self.current()? == Some(build.digest) || is_needed() {
             return Err(BuildError::InUse(build.clone()));
         }
         if !folder.exists() {
