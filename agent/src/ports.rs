@@ -135,6 +135,11 @@ pub trait World: Send + Sync {
     fn uncovered(&self) -> Option<String> {
         None
     }
+    /// For how long before the node's last stop writers went on, in milliseconds, if that was within
+    /// `ago_ms`; zero: they were kept away, or it is not known.
+    fn uncovered_before_stop(&self, _ago_ms: u64) -> u64 {
+        0
+    }
     /// The node is up again, or has had its time for that: whoever was kept from it may come.
     async fn node_is_up(&self) {}
     /// Writes down what a node that has ended said last.

@@ -22,7 +22,7 @@ use cbagent::adapters::roster::RosterKeeper;
 use cbagent::adapters::skews::Skews;
 use cbagent::adapters::snapshots::SnapshotStore;
 use cbagent::adapters::sqlite::SqliteStore;
-use cbagent::adapters::world::HostWorld;
+use cbagent::adapters::world::{HostWorld, Uncovered};
 use cbagent::agent_check::answer_haproxy;
 use cbagent::config::{
     CanaryConfig, ChannelMode, CheckConfig, Cluster, Config, CutOff, HttpsTrust, ProbeConfig,
@@ -177,7 +177,7 @@ pub(crate) fn world(
         cut_off: config.triggers.cut_off.clone(),
         drain_ports: config.drain_ports.clone(),
         refuses: AtomicBool::new(!config.drain_ports.is_empty()),
-        uncovered: AtomicBool::new(false),
+        uncovered: Uncovered::default(),
         calming: AtomicBool::new(false),
         found_dir: config.triggers.found_dir.clone(),
     })

@@ -3,10 +3,12 @@
 mod contents;
 mod convergence;
 mod files;
+mod stranded;
 
 pub use contents::{Compared, compare_documents};
 pub use convergence::{Late, converge};
 pub use files::audit_files;
+pub use stranded::{Stranded, stranded_since};
 
 use crate::error::CtlError;
 use crate::mesh::{Outcome, Session, client, outcome_of};

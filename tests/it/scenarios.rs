@@ -12,6 +12,7 @@ mod long_starts;
 mod random_order;
 mod state_folder;
 mod stops;
+mod stranded;
 mod triggers;
 mod unneeded_builds;
 mod ways_back;

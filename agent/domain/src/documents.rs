@@ -2,15 +2,16 @@
 //! JSON, and digests over digests, sixteen ways at each step, by the hash of collection and key.
 //!
 //! Two sets that differ in one document are told apart by a few answers, whatever their size. Only
-//! documents of the *same version* are compared: another version is on its way, and the audit of
-//! events says so when it is not. Deleted documents count as absent, since tombstones go in time.
+//! contents of the *same version* are compared. Another version is on its way, and the audit of events
+//! says so when it is not; unless no event tells of it at all: see [`Uneven`]. Deleted documents count
+//! as absent, since tombstones go in time.
 
+mod comparison;
 mod table;
 
+pub use comparison::{Comparison, DocumentVersion, UNEVEN_MAX, Uneven};
 pub use table::{DocumentRows, DocumentTable};
 
-use crate::audit::EventFinding;
-use crate::replication::FindingKind;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -20,9 +21,6 @@ pub const LISTED_MAX: usize = 16;
 
 /// The steps of a path at most: beyond, hashes of keys are as good as equal.
 pub const STEPS_MAX: usize = 15;
-
-/// Parts that a comparison goes into at most; sets that differ more differ throughout.
-const PARTS_MAX: usize = 4096;
 
 /// Steps from the whole to a part, each 0 to 15.
 pub type Path = Vec<u8>;
@@ -171,115 +169,6 @@ impl Part {
     }
 }
 
-/// Finds the documents that differ, by asking for parts.
-#[derive(Debug)]
-pub struct Comparison {
-    open: Vec<Path>,
-    asked: usize,
-    findings: Vec<EventFinding>,
-}
-
-impl Default for Comparison {
-    fn default() -> Self {
-        Self {
-            open: vec![Path::new()],
-            asked: 0,
-            findings: Vec::new(),
-        }
-    }
-}
-
-impl Comparison {
-    /// The next part to ask every node for; none: all is known.
-    pub fn next_part(&mut self) -> Option<Path> {
-        if self.asked >= PARTS_MAX {
-            return None;
-        }
-        self.asked += 1;
-        self.open.pop()
-    }
-
-    /// Takes what the nodes, by name, said of a part.
-    pub fn tell(&mut self, path: &[u8], parts: &[(String, Part)]) {
-        let is_listed = |part: &Part| matches!(part, Part::Listed(_));
-        if parts.iter().all(|(_, part)| is_listed(part)) {
-            return self.compare_rows(parts);
-        }
-        let divided: Vec<_> = parts
-            .iter()
-            .map(|(_, part)| part.divided(path.len()))
-            .collect();
-        for child in 0..16_u8 {
-            let mut of_child = divided
-                .iter()
-                .map(|digests| digests.get(usize::from(child)));
-            let first = of_child.next();
-            if of_child.any(|digest| Some(digest) != first) {
-                self.open.push([path, &[child]].concat());
-            }
-        }
-    }
-
-    /// What was found: each document whose version is the same and whose content is not.
-    pub fn finish(mut self) -> Vec<EventFinding> {
-        self.findings
-            .sort_by(|a, b| (&a.collection, &a.key).cmp(&(&b.collection, &b.key)));
-        self.findings
-    }
-
-    fn compare_rows(&mut self, parts: &[(String, Part)]) {
-        type Version<'a> = (&'a str, &'a str, (i64, i32), &'a str);
-        let mut versions: BTreeMap<Version<'_>, Vec<(&String, ContentDigest)>> = BTreeMap::new();
-        for (node, part) in parts {
-            let Part::Listed(rows) = part else { continue };
-            for row in rows {
-                let DocumentRow {
-                    collection, key, ..
-                } = row;
-                let version = (
-                    collection.as_str(),
-                    key.as_str(),
-                    row.version,
-                    row.origin.as_str(),
-                );
-                if let Some(digest) = row.digest {
-                    versions.entry(version).or_default().push((node, digest));
-                }
-            }
-        }
-        for ((collection, key, (wall, logic), origin), held) in versions {
-            let mut contents: BTreeMap<ContentDigest, Vec<&String>> = BTreeMap::new();
-            for (node, digest) in held {
-                contents.entry(digest).or_default().push(node);
-            }
-            if contents.len() < 2 {
-                continue;
-            }
-            let mut groups: Vec<Vec<&String>> = contents.into_values().collect();
-            groups.sort_by_key(Vec::len);
-            let told = groups.iter().map(|nodes| {
-                let names: Vec<&str> = nodes.iter().map(|name| name.as_str()).collect();
-                names.join(",")
-            });
-            self.findings.push(EventFinding {
-                kind: FindingKind::PayloadDiffers,
-                origin: origin.to_owned(),
-                collection: collection.to_owned(),
-                key: key.to_owned(),
-                wall,
-                logic,
-                detail: format!(
-                    "different contents on {}",
-                    told.collect::<Vec<_>>().join(" and ")
-                ),
-                // The fewest nodes with the same content are the ones to look at.
-                on: groups[0].iter().map(|name| (*name).clone()).collect(),
-                not_on: Vec::new(),
-            });
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::{Comparison, DocumentRow, DocumentTable, content_digest};
@@ -382,6 +271,58 @@ mod tests {
     }
 
     #[test]
+    fn a_document_whose_newest_version_is_not_everywhere_is_told_with_who_has_it() {
+        let uneven = |tables: [Vec<DocumentRow>; 3]| {
+            let tables = tables.map(|rows| rows.into_iter().collect::<DocumentTable>());
+            let mut comparison = Comparison::default();
+            while let Some(path) = comparison.next_part() {
+                let parts = tables.iter().zip(1..);
+                let parts: Vec<_> = parts
+                    .map(|(table, node)| (format!("n{node}"), table.part(&path)))
+                    .collect();
+                comparison.tell(&path, &parts);
+            }
+            let found = comparison.take_uneven().into_iter();
+            let told = found.map(|it| {
+                let (on, not_on) = (it.on.join(","), it.not_on.join(","));
+                format!(
+                    "{} of {} on {on} not on {not_on}",
+                    it.version.key, it.version.wall
+                )
+            });
+            told.collect::<Vec<_>>()
+        };
+        let with = |keys: std::ops::Range<usize>, at: usize, wall: i64, text: Option<&str>| {
+            let mut all = rows(keys, &[]);
+            all[at].version = (wall, 0);
+            all[at].digest = text.map(content_digest);
+            all
+        };
+        for keys in [0..5, 0..500] {
+            let sound = || rows(keys.clone(), &[]);
+            let mut without = sound();
+            without.remove(3);
+            let newer = with(keys.clone(), 3, 2, Some("2"));
+            let deleted = with(keys.clone(), 3, 3, None);
+            assert_eq!(uneven([sound(), sound(), sound()]), [""; 0]);
+            assert_eq!(
+                uneven([sound(), without.clone(), without.clone()]),
+                ["k3 of 1 on n1 not on n2,n3"]
+            );
+            assert_eq!(
+                uneven([sound(), newer, without.clone()]),
+                ["k3 of 2 on n2 not on n1,n3"]
+            );
+            assert_eq!(
+                uneven([sound(), deleted.clone(), without.clone()]),
+                ["k3 of 3 on n2 not on n1,n3"]
+            );
+            // Tombstones go in time.
+            assert_eq!(uneven([deleted, without.clone(), without]), [""; 0]);
+        }
+    }
+
+    #[test]
     fn a_part_that_one_lists_and_another_divides_is_the_same_part() {
         let table = |rows: Vec<DocumentRow>| rows.into_iter().collect::<DocumentTable>();
         // Tombstones make the same documents large enough to be divided, at every depth.
@@ -409,7 +350,7 @@ mod tests {
             (0..80_000).map(row).collect::<DocumentTable>()
         };
         let (found, asked) = compare(&[many("1"), many("2")]);
-        assert_eq!(asked, super::PARTS_MAX);
+        assert_eq!(asked, super::comparison::PARTS_MAX);
         assert!(!found.is_empty());
     }
 }

@@ -68,7 +68,8 @@ impl Trigger {
     }
 
     /// What a finding about replication sets off; nothing for a note, nor for a clock that is ahead of
-    /// its oplog: healthy nodes of 0.9.1 have been seen with one, for good. A person decides.
+    /// its oplog: healthy nodes of 0.9.1 have been seen with one, for good. A person decides. Nor for a
+    /// document without event: going back brings it nowhere, and its stop may cost more of them.
     pub fn of(kind: FindingKind) -> Option<Self> {
         match kind {
             FindingKind::Lost
@@ -84,6 +85,7 @@ impl Trigger {
                 Some(Self::AuthOrConnectivity)
             }
             FindingKind::ClockAhead
+            | FindingKind::DocumentWithoutEvent
             | FindingKind::Lagging
             | FindingKind::SnapshotSwapped
             | FindingKind::NoHash

@@ -3,10 +3,11 @@
 
 use crate::adapters::node_protocol::{Look, NodeProtocol, ProtocolError};
 use cbddc_domain::audit::{Audit, AuditReport, Boundaries, Page, Source};
+use cbddc_domain::documents::DocumentVersion;
 use cbddc_domain::hlc::VectorClock;
 use cbddc_domain::oplog::OplogEntry;
 use cbddc_oplog::{Cursor, OplogDb, OplogError};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,6 +48,15 @@ pub struct Head {
     pub boundaries: Option<Boundaries>,
     /// Where the rows come from, for people.
     pub read_from: String,
+}
+
+/// What a node holds of a document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// Whether it has the event that wrote this version.
+    pub has_event: bool,
+    /// Whether it has this version or a later one; unset: it cannot be told.
+    pub has_document: Option<bool>,
 }
 
 /// Why nothing, or nothing more, was read.
@@ -179,6 +189,68 @@ impl OplogReader {
         let read = move || reader.open()?.clock().ok();
         let read = tokio::task::spawn_blocking(read).await.ok().flatten();
         read.unwrap_or_default()
+    }
+
+    /// The documents of a span of time that no event here explains; see
+    /// [`OplogDb::documents_without_event`]. [`None`] also where the database cannot be read.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn documents_without_event(
+        &self,
+        from_wall_ms: i64,
+        until_wall_ms: i64,
+        most: usize,
+    ) -> Result<Option<Vec<DocumentVersion>>, ReadError> {
+        let reader = self.clone();
+        let work = move || match reader.open() {
+            Some(db) => Ok(db.documents_without_event(from_wall_ms, until_wall_ms, most)?),
+            None => Ok(None),
+        };
+        let found = tokio::task::spawn_blocking(work).await;
+        found.map_err(|_| ReadError::Fault)?
+    }
+
+    /// What the node holds of these documents, in their order: by its database, or where that cannot be
+    /// read, by the events that it gives its peers.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn find(
+        &self,
+        protocol: &NodeProtocol,
+        versions: Vec<DocumentVersion>,
+    ) -> Result<Vec<Found>, ReadError> {
+        let Some(oldest) = versions.iter().map(|version| version.wall).min() else {
+            return Ok(Vec::new());
+        };
+        let (reader, wanted) = (self.clone(), versions.clone());
+        let work = move || {
+            let Some(db) = reader.open() else {
+                return Ok(None);
+            };
+            let found = wanted.iter().map(|version| {
+                Ok(Found {
+                    has_event: db.has_event(version)?,
+                    has_document: db.has_document(version)?,
+                })
+            });
+            found.collect::<Result<Vec<_>, ReadError>>().map(Some)
+        };
+        let found = tokio::task::spawn_blocking(work).await;
+        if let Some(found) = found.map_err(|_| ReadError::Fault)?? {
+            return Ok(found);
+        }
+        let events = protocol.observe(oldest).await?.events;
+        let held: BTreeSet<_> = events
+            .iter()
+            .map(|event| (event.hlc.moment(), event.hlc.node.as_str()))
+            .collect();
+        let found = versions.iter().map(|version| Found {
+            has_event: held.contains(&((version.wall, version.logic), version.origin.as_str())),
+            has_document: None,
+        });
+        Ok(found.collect())
     }
 
     /// Reads all events from a moment on into `parts`; ends early when nobody listens any more.

@@ -3,6 +3,8 @@
 mod ready;
 mod writers;
 
+pub use writers::Uncovered;
+
 use writers::put_back;
 
 use crate::adapters::builds::{BuildError, BuildStore};
@@ -90,8 +92,8 @@ pub struct HostWorld {
     pub drain_ports: Vec<u16>,
     /// Whether rules for that may be there.
     pub refuses: AtomicBool,
-    /// Whether writers went on when the node was last drained.
-    pub uncovered: AtomicBool,
+    /// Whether writers went on when the node was last drained, and for how long before its stop.
+    pub uncovered: Uncovered,
     /// Whether the node is about to be stopped: then it does not count that it is up.
     pub calming: AtomicBool,
     /// How a quarantine cuts the node off; unset: it is not set up.
@@ -191,6 +193,10 @@ impl World for HostWorld {
 
     fn uncovered(&self) -> Option<String> {
         self.writers_go_on()
+    }
+
+    fn uncovered_before_stop(&self, ago_ms: u64) -> u64 {
+        self.uncovered.within(self.now().since_boot_ms, ago_ms)
     }
 
     async fn node_is_up(&self) {

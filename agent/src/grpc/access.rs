@@ -93,6 +93,11 @@ pub const TABLE: &[(&str, Access)] = {
         ("/cbddc.agent.v1.ReplicationService/ReadOplog", Members),
         ("/cbddc.agent.v1.ReplicationService/ReadClock", Members),
         ("/cbddc.agent.v1.ReplicationService/ReadDigests", Members),
+        (
+            "/cbddc.agent.v1.ReplicationService/ListDocumentsWithoutEvent",
+            Members,
+        ),
+        ("/cbddc.agent.v1.ReplicationService/FindDocuments", Members),
         ("/cbddc.agent.v1.ReplicationService/ListClusters", Members),
         ("/cbddc.agent.v1.ReplicationService/ListFindings", Members),
         // Agents only for a rollback: the handlers hold them to it.

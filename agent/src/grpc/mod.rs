@@ -18,6 +18,7 @@ mod rollouts;
 mod server;
 mod snapshots;
 mod stops;
+mod stranded;
 
 pub use joining::Joining;
 pub(crate) use node::phase_text;

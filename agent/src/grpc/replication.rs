@@ -94,6 +94,26 @@ impl ReplicationService for Services {
         }))
     }
 
+    async fn list_documents_without_event(
+        &self,
+        request: Request<v1::ListDocumentsWithoutEventRequest>,
+    ) -> Result<Response<v1::ListDocumentsWithoutEventResponse>, Status> {
+        caller(&request)?;
+        self.documents_without_event(request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn find_documents(
+        &self,
+        request: Request<v1::FindDocumentsRequest>,
+    ) -> Result<Response<v1::FindDocumentsResponse>, Status> {
+        caller(&request)?;
+        self.found_documents(request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
     async fn list_clusters(
         &self,
         request: Request<v1::ListClustersRequest>,
@@ -221,7 +241,7 @@ fn message(part: Part) -> Message {
     }
 }
 
-fn digest_status(error: &DigestError) -> Status {
+pub(super) fn digest_status(error: &DigestError) -> Status {
     let (code, word) = match error {
         DigestError::NoDatabase => (Code::FailedPrecondition, "no_database"),
         DigestError::Database(_) | DigestError::Fault => (Code::Internal, "database"),
@@ -230,7 +250,7 @@ fn digest_status(error: &DigestError) -> Status {
     refuse(code, word, error_chain(error))
 }
 
-fn status(error: &ReadError) -> Status {
+pub(super) fn status(error: &ReadError) -> Status {
     let (code, word) = match error {
         ReadError::Protocol(_) => (Code::Unavailable, "node_unreachable"),
         ReadError::Database(_) | ReadError::Fault => (Code::Internal, "database"),

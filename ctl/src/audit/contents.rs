@@ -1,9 +1,12 @@
 //! Compares the contents of documents by digests: a few kilobytes, whatever their size.
 
+use super::stranded::without_event;
 use crate::error::CtlError;
 use crate::mesh::{Outcome, Session, client};
 use cbddc_domain::audit::EventFinding;
-use cbddc_domain::documents::{Comparison, DocumentRow, DocumentRows, Part, content_digest};
+use cbddc_domain::documents::{
+    Comparison, DocumentRow, DocumentRows, Part, Uneven, content_digest,
+};
 use cbddc_domain::id::NodeName;
 use cbddc_oplog::{OplogDb, OplogError};
 use cbddc_proto::convert::replication::part_from_proto;
@@ -34,6 +37,7 @@ pub async fn compare_documents(
     cluster: &str,
     nodes: &BTreeSet<NodeName>,
     interests: impl Iterator<Item = &Vec<String>>,
+    settle: Duration,
 ) -> Result<Compared, CtlError> {
     let mut compared = Compared::default();
     let mut common: Option<BTreeSet<&String>> = None;
@@ -93,7 +97,13 @@ pub async fn compare_documents(
     compared
         .read_from
         .retain(|node, _| states.contains_key(node));
+    let all = states.into_keys().collect();
+    let uneven = comparison.take_uneven();
     compared.findings = comparison.finish();
+    let stranded = without_event(session, cluster, &all, uneven, settle).await;
+    compared
+        .findings
+        .extend(stranded.into_iter().map(Uneven::without_event));
     Ok(compared)
 }
 
@@ -124,5 +134,16 @@ pub(super) fn compare_files(databases: &[OplogDb]) -> Result<Vec<EventFinding>, 
             .collect();
         comparison.tell(&path, &parts);
     }
-    Ok(comparison.finish())
+    let mut findings = Vec::new();
+    for uneven in comparison.take_uneven() {
+        let mut has_event = false;
+        for db in databases {
+            has_event |= db.has_event(&uneven.version)?;
+        }
+        if !has_event {
+            findings.push(uneven.without_event());
+        }
+    }
+    findings.extend(comparison.finish());
+    Ok(findings)
 }

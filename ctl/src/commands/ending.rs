@@ -1,15 +1,23 @@
 //! How a rollout or rollback ended, for people, programs and scripts.
 
+use crate::audit::{Stranded, stranded_since};
 use crate::cli::Output;
+use crate::clusters::groups;
 use crate::error::{CtlError, Exit};
 use crate::mesh::Session;
 use crate::render::{self, Table, values};
 use crate::survey::Survey;
+use cbddc_domain::documents::Uneven;
 use cbddc_domain::id::NodeName;
 use cbddc_domain::node::ProposalKind;
 use cbddc_domain::proposer::{Failure, Outcome, Proposal};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How many of a node's stranded documents are named for people.
+const STRANDED_TOLD_MAX: usize = 10;
 
 /// What `rollout start|resume|abort` and `rollback` print as JSON.
 #[derive(Debug, Serialize)]
@@ -26,7 +34,23 @@ struct EndingJson {
     pending: BTreeMap<NodeName, String>,
     /// Nodes that need a person, with the reason.
     failed: BTreeMap<NodeName, String>,
+    /// Documents that a node acknowledged and that no event takes to the others.
+    stranded: Vec<StrandedJson>,
+    /// For how long before a node's stop writers went on, in milliseconds; only nodes where they did.
+    uncovered_ms: BTreeMap<NodeName, u64>,
+    /// Nodes whose documents were not looked at, with the reason.
+    documents_not_looked_at: BTreeMap<NodeName, String>,
     nodes: Vec<NodeJson>,
+}
+
+/// A document that only some nodes have, and that no event explains.
+#[derive(Debug, Serialize)]
+struct StrandedJson {
+    collection: String,
+    key: String,
+    written_at: String,
+    on: Vec<String>,
+    not_on: Vec<String>,
 }
 
 /// Where one node stands at the end.
@@ -43,6 +67,7 @@ pub(super) async fn conclude(
     proposal: &Proposal,
     outcome: Outcome,
     absent: &BTreeMap<NodeName, String>,
+    began: Instant,
     output: Output,
 ) -> Result<Exit, CtlError> {
     let release = &proposal.plan.release;
@@ -59,10 +84,13 @@ pub(super) async fn conclude(
             } else {
                 Exit::Done
             };
-            print(
-                session, proposal, "decided", None, &pending, &failed, output,
-            )
-            .await?;
+            let end = End {
+                outcome: "decided",
+                cause: None,
+                pending: &pending,
+                failed: &failed,
+            };
+            print(session, proposal, end, began, output).await?;
             if proposal.kind == ProposalKind::Abort {
                 return Err(CtlError::failed(
                     "it had been voted for, so it could not be ended: it is decided now",
@@ -77,16 +105,13 @@ pub(super) async fn conclude(
             failed,
         } => {
             let clean = pending.is_empty() && failed.is_empty();
-            print(
-                session,
-                proposal,
-                "reverted",
-                Some(cause),
-                &pending,
-                &failed,
-                output,
-            )
-            .await?;
+            let end = End {
+                outcome: "reverted",
+                cause: Some(cause),
+                pending: &pending,
+                failed: &failed,
+            };
+            print(session, proposal, end, began, output).await?;
             Ok(match (proposal.kind, clean) {
                 (ProposalKind::Abort, true) => Exit::Done,
                 (_, true) => Exit::Reverted,
@@ -155,18 +180,25 @@ fn per_node(mut error: CtlError, failures: &BTreeMap<NodeName, Failure>) -> CtlE
     error
 }
 
+/// How it ended.
+struct End<'a> {
+    outcome: &'static str,
+    cause: Option<String>,
+    pending: &'a BTreeMap<NodeName, String>,
+    failed: &'a BTreeMap<NodeName, String>,
+}
+
 async fn print(
     session: &Session,
     proposal: &Proposal,
-    outcome: &'static str,
-    cause: Option<String>,
-    pending: &BTreeMap<NodeName, String>,
-    failed: &BTreeMap<NodeName, String>,
+    end: End<'_>,
+    began: Instant,
     output: Output,
 ) -> Result<(), CtlError> {
+    let stranded = look_for_stranded(session, &proposal.members, began.elapsed()).await;
     // Where everything stands in the end; not reaching anybody is no error any more.
     let survey = Survey::take(session).await.ok();
-    let all: BTreeSet<&NodeName> = proposal.members.iter().chain(pending.keys()).collect();
+    let all: BTreeSet<&NodeName> = proposal.members.iter().chain(end.pending.keys()).collect();
     let nodes = all.into_iter().map(|node| {
         let shown = survey
             .as_ref()
@@ -180,7 +212,7 @@ async fn print(
         }
     });
     let json = EndingJson {
-        outcome,
+        outcome: end.outcome,
         rollout: if proposal.plan.waves.is_empty() {
             String::new()
         } else {
@@ -188,13 +220,17 @@ async fn print(
         },
         epoch: proposal.epoch.to_string(),
         release: (&proposal.plan.release).into(),
-        cause,
-        pending: pending.clone(),
-        failed: failed.clone(),
+        cause: end.cause,
+        pending: end.pending.clone(),
+        failed: end.failed.clone(),
+        stranded: stranded.documents.into_iter().map(stranded_json).collect(),
+        uncovered_ms: stranded.uncovered_ms,
+        documents_not_looked_at: stranded.not_known,
         nodes: nodes.collect(),
     };
     render::print(output, &json, || table(&json))?;
     say(&json);
+    say_stranded(&json);
     Ok(())
 }
 
@@ -231,6 +267,62 @@ fn say(json: &EndingJson) {
             "hint: {} gets there by itself when reached; watch `cbctl status`",
             names(&json.pending)
         );
+    }
+}
+
+/// What the stops have cost, in all clusters.
+async fn look_for_stranded(
+    session: &Session,
+    nodes: &BTreeSet<NodeName>,
+    ago: Duration,
+) -> Stranded {
+    let mut all = Stranded::default();
+    for ((cluster, _), nodes) in groups(session, nodes).await {
+        let found = stranded_since(session, &cluster, &nodes, ago).await;
+        all.documents.extend(found.documents);
+        all.uncovered_ms.extend(found.uncovered_ms);
+        all.not_known.extend(found.not_known);
+    }
+    all
+}
+
+fn stranded_json(document: Uneven) -> StrandedJson {
+    StrandedJson {
+        collection: document.version.collection,
+        key: document.version.key,
+        written_at: values::moment(document.version.wall),
+        on: document.on,
+        not_on: document.not_on,
+    }
+}
+
+fn say_stranded(json: &EndingJson) {
+    for (node, for_ms) in &json.uncovered_ms {
+        eprintln!("note: {node}: writers went on for the last {for_ms} ms before its last stop");
+    }
+    for (node, why) in &json.documents_not_looked_at {
+        eprintln!("note: {node}: whether its stop has cost documents was not looked at: {why}");
+    }
+    let mut by_node: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for document in &json.stranded {
+        let name = format!("{}/{}", document.collection, document.key);
+        by_node
+            .entry(document.on.join(", "))
+            .or_default()
+            .push(name);
+    }
+    for (on, names) in by_node {
+        let told = names.iter().take(STRANDED_TOLD_MAX).cloned();
+        let told: Vec<String> = told.collect();
+        let more = match names.len() - told.len() {
+            0 => String::new(),
+            more => format!(", and {more} more (-o json has them all)"),
+        };
+        eprintln!(
+            "warning: {on}: acknowledged documents that no event takes to the other nodes: {}{more}",
+            told.join(", ")
+        );
+        eprintln!("hint: write them again through the application on {on}, unchanged");
     }
 }
 

@@ -16,6 +16,7 @@ use cbddc_domain::release::Release;
 use cbddc_domain::rollback::{Known, choose_target};
 use cbddc_proto::v1;
 use std::collections::{BTreeMap, BTreeSet};
+use tokio::time::Instant;
 
 /// How long the voters may take, in milliseconds.
 const VOTES_MS: u64 = 30_000;
@@ -57,13 +58,14 @@ pub(super) async fn run(
             return force(session, proposal, &survey, &choice.nodes, output).await;
         }
         let absent = Away::of(session, &survey, &proposal.voters).pending(&choice.nodes);
+        let began = Instant::now();
         let outcome = drive(session, proposal.clone(), &mut |line| eprintln!("{line}")).await?;
         tries += 1;
         if tries < TRIES && is_overtaken(&outcome) {
             eprintln!("another command came between; trying again");
             continue;
         }
-        return ending::conclude(session, &proposal, outcome, &absent, output).await;
+        return ending::conclude(session, &proposal, outcome, &absent, began, output).await;
     }
 }
 
@@ -130,8 +132,9 @@ async fn force(
     let record = draft.forced(survey.decided(), highest, nonce, &proposal.voters);
     proposal.epoch = record.epoch;
     let say = &mut |line: &str| eprintln!("{line}");
+    let began = Instant::now();
     let outcome = drive_forced(session, proposal.clone(), record, say).await?;
-    ending::conclude(session, &proposal, outcome, &absent, output).await
+    ending::conclude(session, &proposal, outcome, &absent, began, output).await
 }
 
 fn is_overtaken(outcome: &Outcome) -> bool {

@@ -20,6 +20,7 @@ use cbddc_domain::proposer::{Draft, Proposal};
 use cbddc_domain::register::RecordKind;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Runs the command.
 pub(super) async fn run(
@@ -89,8 +90,9 @@ async fn finish(
         .with_patience(proof.patience)
         .with_accepted(proposal.plan.accepted.clone())
         .accepting_unproven(proof.accept_unproven);
+    let began = Instant::now();
     let outcome = drive_checked(session, proposal.clone(), checker, say).await?;
-    ending::conclude(session, &proposal, outcome, &absent, output).await
+    ending::conclude(session, &proposal, outcome, &absent, began, output).await
 }
 
 /// Whom a remembered rollout is for.

@@ -3,7 +3,7 @@
 use super::{Malformed, bounded, names, text};
 use crate::v1;
 use cbddc_domain::audit::{Boundaries, Link, OddLinks, Page, PageRow};
-use cbddc_domain::documents::{ContentDigest, DocumentRow, Part};
+use cbddc_domain::documents::{ContentDigest, DocumentRow, DocumentVersion, Part};
 use cbddc_domain::hlc::VectorClock;
 use cbddc_domain::oplog::Operation;
 use cbddc_domain::replication::{ACCEPTED_MAX, ACCEPTED_TEXT_MAX, Accepted, FindingKind, Known};
@@ -11,6 +11,43 @@ use std::collections::BTreeMap;
 
 /// The most rows in a page.
 pub const PAGE_ROWS_MAX: usize = 65_536;
+
+/// The most documents that are told or asked for at once.
+pub const VERSIONS_MAX: usize = 1000;
+
+/// A document's version as messages carry it.
+pub fn version_to_proto(version: &DocumentVersion) -> v1::DocumentVersion {
+    v1::DocumentVersion {
+        collection: version.collection.clone(),
+        key: version.key.clone(),
+        wall: version.wall,
+        logic: version.logic,
+        origin: version.origin.clone(),
+    }
+}
+
+/// Documents' versions from messages.
+///
+/// # Errors
+/// [`Malformed::TooLarge`] for more than [`VERSIONS_MAX`].
+pub fn versions_from_proto(
+    messages: Vec<v1::DocumentVersion>,
+) -> Result<Vec<DocumentVersion>, Malformed> {
+    if messages.len() > VERSIONS_MAX {
+        return Err(Malformed::TooLarge {
+            field: "documents",
+            bound: VERSIONS_MAX as u64,
+        });
+    }
+    let version = |message: v1::DocumentVersion| DocumentVersion {
+        collection: message.collection,
+        key: message.key,
+        wall: message.wall,
+        logic: message.logic,
+        origin: message.origin,
+    };
+    Ok(messages.into_iter().map(version).collect())
+}
 
 /// A vector clock as messages carry it.
 pub fn clock_to_proto(clock: &VectorClock) -> Vec<v1::ClockEntry> {

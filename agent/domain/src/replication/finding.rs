@@ -31,6 +31,9 @@ pub enum FindingKind {
     /// The same version of a document has another content on some node. Found by comparing documents:
     /// no hash covers them.
     PayloadDiffers,
+    /// A document whose newest version is not everywhere, and that no event explains: no peer will ever
+    /// get it by itself. Found by comparing documents.
+    DocumentWithoutEvent,
     /// The node's clock names an event that no node holds, itself included.
     ClockAhead,
     /// The node's clock has not moved for [`super::STALLED_ROUNDS`] although others are ahead.
@@ -62,6 +65,7 @@ impl FindingKind {
             | Self::Tampered
             | Self::ChainGap
             | Self::PayloadDiffers
+            | Self::DocumentWithoutEvent
             | Self::ClockAhead
             | Self::Stalled
             | Self::NotJoined => true,
@@ -70,7 +74,7 @@ impl FindingKind {
     }
 
     /// All of them, the worst first.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::AuthRefused,
         Self::SharedId,
         Self::Missed,
@@ -81,6 +85,7 @@ impl FindingKind {
         Self::Tampered,
         Self::ChainGap,
         Self::PayloadDiffers,
+        Self::DocumentWithoutEvent,
         Self::ClockAhead,
         Self::Stalled,
         Self::NotJoined,
@@ -108,6 +113,7 @@ impl FindingKind {
             Self::Tampered => "tampered",
             Self::ChainGap => "chain-gap",
             Self::PayloadDiffers => "payload-differs",
+            Self::DocumentWithoutEvent => "document-without-event",
             Self::ClockAhead => "clock-ahead",
             Self::Stalled => "stalled",
             Self::Lagging => "lagging",
@@ -146,6 +152,10 @@ impl FindingKind {
             Self::PayloadDiffers => (
                 "holds another content of ",
                 "holds another content of # documents, first ",
+            ),
+            Self::DocumentWithoutEvent => (
+                "holds a document that no event takes to its peers: ",
+                "holds # documents that no event takes to its peers, first ",
             ),
             Self::SnapshotSwapped => (
                 "holds an event with its hashes exchanged, as a snapshot import leaves it: ",

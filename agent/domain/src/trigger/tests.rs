@@ -194,8 +194,9 @@ fn what_each_trigger_leads_to() {
 #[test]
 fn each_finding_sets_off_its_own_trigger() {
     use FindingKind::{
-        AuthRefused, ChainGap, Duplicate, Fork, Lagging, Lost, Missed, NoHash, NotJoined,
-        NotPassedOn, PayloadDiffers, SharedId, SnapshotSwapped, Stalled, Tampered, UnknownHash,
+        AuthRefused, ChainGap, DocumentWithoutEvent, Duplicate, Fork, Lagging, Lost, Missed,
+        NoHash, NotJoined, NotPassedOn, PayloadDiffers, SharedId, SnapshotSwapped, Stalled,
+        Tampered, UnknownHash,
     };
     let table = [
         (
@@ -210,7 +211,16 @@ fn each_finding_sets_off_its_own_trigger() {
             Some(Trigger::AuthOrConnectivity),
             &[AuthRefused, SharedId, NotJoined],
         ),
-        (None, &[Lagging, SnapshotSwapped, NoHash, UnknownHash]),
+        (
+            None,
+            &[
+                DocumentWithoutEvent,
+                Lagging,
+                SnapshotSwapped,
+                NoHash,
+                UnknownHash,
+            ],
+        ),
     ];
     for (trigger, kinds) in table {
         for kind in kinds {

@@ -4,8 +4,28 @@ use super::{HostWorld, failed};
 use crate::adapters::deleted_logs::DeletedLog;
 use crate::adapters::quiesce::{quiesce, stop_writers, unquiesce};
 use crate::adapters::{deleted_logs, drain, nft};
-use crate::ports::EffectError;
-use std::sync::atomic::Ordering;
+use crate::ports::{EffectError, World as _};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// Whether writers go on while a node is stopped.
+#[derive(Debug, Default)]
+pub struct Uncovered {
+    /// They did when the node was last drained, and it has not been stopped since.
+    now: AtomicBool,
+    /// When the node was last stopped while they did, since the host started, and for how long they had;
+    /// in milliseconds.
+    stop: Mutex<Option<(u64, u64)>>,
+}
+
+impl Uncovered {
+    /// For how long before the last stop they went on, if that was within `ago_ms`.
+    pub(super) fn within(&self, now_ms: u64, ago_ms: u64) -> u64 {
+        let last = *self.stop.lock().unwrap_or_else(PoisonError::into_inner);
+        last.filter(|(at_ms, _)| now_ms.saturating_sub(*at_ms) <= ago_ms)
+            .map_or(0, |(_, for_ms)| for_ms)
+    }
+}
 
 impl HostWorld {
     /// Keeps writers away as far as that is set up, and gives events their time. Without the right to, it
@@ -23,7 +43,7 @@ impl HostWorld {
         })?;
         let waited = format!("waited {} ms for two sync cycles", quiesced.waited_ms);
         let covered = quiesced.writers_stopped || matches!(refused, Some(Ok(())));
-        self.uncovered.store(!covered, Ordering::Relaxed);
+        self.uncovered.now.store(!covered, Ordering::Relaxed);
         Ok(Some(match (refused, covered) {
             (Some(Err(error)), true) => {
                 format!("the drain command stopped the writers, [drain] did not: {error}; {waited}")
@@ -105,13 +125,16 @@ impl HostWorld {
     /// What a stop has cost, or may have, of documents that the node acknowledged: in its memory they wait
     /// for up to a sync cycle.
     pub(super) fn cost_of_stop(&self, stopping_ms: u64) -> Option<String> {
-        if !self.uncovered.swap(false, Ordering::Relaxed) {
+        if !self.uncovered.now.swap(false, Ordering::Relaxed) {
             return None;
         }
         let cycle_ms = u64::try_from(self.quiesce.sync_interval.as_millis()).unwrap_or(u64::MAX);
+        let for_ms = cycle_ms.saturating_add(stopping_ms);
+        let stop = Some((self.now().since_boot_ms, for_ms));
+        let last = &self.uncovered.stop;
+        *last.lock().unwrap_or_else(PoisonError::into_inner) = stop;
         Some(format!(
-            "writers went on for the last {} ms before it ended: what it acknowledged then may be lost",
-            cycle_ms.saturating_add(stopping_ms)
+            "writers went on for the last {for_ms} ms before it ended: what it acknowledged then may be lost"
         ))
     }
 

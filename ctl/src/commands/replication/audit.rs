@@ -104,7 +104,7 @@ async fn audit_cluster(
         Compared::default()
     } else {
         let interests = heads(&audited).map(|(_, head)| &head.interests);
-        compare_documents(session, cluster, &answered, interests).await?
+        compare_documents(session, cluster, &answered, interests, arguments.settle).await?
     };
     audited.report.add_all(documents.findings);
     let critical = heads(&audited)
