@@ -114,15 +114,14 @@ pub async fn stranded_since(
     let mut stranded = Stranded::default();
     let mut versions = BTreeSet::new();
     for (node, outcome) in outcomes {
-        match outcome {
-            Outcome::Ok(found) => {
-                if found.uncovered_ms > 0 {
-                    stranded.uncovered_ms.insert(node, found.uncovered_ms);
-                }
-                versions.extend(found.documents.into_iter().map(version));
-            }
-            outcome => drop(stranded.not_known.insert(node, outcome.why().to_owned())),
+        let Outcome::Ok(found) = outcome else {
+            stranded.not_known.insert(node, outcome.why().to_owned());
+            continue;
+        };
+        if found.uncovered_ms > 0 {
+            stranded.uncovered_ms.insert(node, found.uncovered_ms);
         }
+        versions.extend(found.documents.into_iter().map(version));
     }
     let versions: Vec<DocumentVersion> = versions.into_iter().collect();
     let refs: Vec<&DocumentVersion> = versions.iter().collect();

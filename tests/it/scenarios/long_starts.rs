@@ -1,6 +1,7 @@
 //! Starts that take long, because the node replays a log that no stop empties.
 
 use super::{LIMIT, options};
+use cbddc_tests::fixture::dialect::Dialect;
 use cbddc_tests::mesh::http::request;
 use cbddc_tests::mesh::processes::Process;
 use cbddc_tests::mesh::{MeshOptions, TestMesh};
@@ -15,7 +16,7 @@ const MS_PER_MIB: u64 = 450;
 fn mesh_with_log(mebibytes: u64) -> TestMesh {
     let mesh = TestMesh::start(MeshOptions {
         nodes: 1,
-        ..options(Duration::from_secs(60), Duration::from_secs(11))
+        ..options(Duration::from_secs(60), Duration::from_secs(11)).like(Dialect::V2_3)
     });
     mesh.node(0).set("ReplayMsPerMib", json!(MS_PER_MIB));
     mesh.make_build("1.0", "");
