@@ -190,10 +190,12 @@ async fn run_agent(config: Config) -> anyhow::Result<()> {
     time.at_least(store.latest_time_s().await?);
     let roster = RosterKeeper::open(store.clone(), config.mesh.clone(), time.clone()).await?;
     let required = is_required(&roster);
-    let clusters = config.clusters.iter().map(|cluster| {
+    let clusters = config.clusters.iter().enumerate().map(|(place, cluster)| {
         let settings = protocol_settings(&config, cluster)?;
         let protocol = NodeProtocol::new(settings, required.clone());
-        Ok(ClusterAccess::new(protocol, databases_of(&config, cluster)))
+        let databases = databases_of(&config, cluster);
+        let folder = config.state_dir.join(format!("received/{place}"));
+        Ok(ClusterAccess::new(protocol, databases, folder))
     });
     let clusters: Vec<ClusterAccess> = clusters.collect::<anyhow::Result<_>>()?;
     let identity = IdentityFiles {

@@ -5,7 +5,7 @@ mod convergence;
 mod files;
 mod stranded;
 
-pub use contents::{Compared, compare_documents};
+pub use contents::{Compared, How, compare_documents};
 pub use convergence::{Late, converge};
 pub use files::audit_files;
 pub use stranded::{Stranded, stranded_since};

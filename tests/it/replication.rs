@@ -1,5 +1,6 @@
 //! `cbctl replication` on real meshes: what each fault leads to, and that nothing else is found.
 
+mod by_snapshot;
 mod calm;
 mod contents;
 mod damaged;

@@ -63,7 +63,7 @@ impl OplogDb {
     }
 
     /// Whether documents are kept apart from events, so that one can be there without the other.
-    fn keeps_documents(&self) -> bool {
+    pub fn keeps_documents(&self) -> bool {
         match &self.schema {
             Schema::EfCore { has_documents, .. } => *has_documents,
             Schema::Sqlite091 { documents, .. } => !documents.is_empty(),

@@ -18,12 +18,13 @@ pub struct ClusterAccess {
 }
 
 impl ClusterAccess {
-    /// A cluster whose events these databases hold; none: they are read over the CBDDC protocol.
-    pub fn new(protocol: NodeProtocol, databases: Vec<PathBuf>) -> Self {
+    /// A cluster whose events these databases hold; none: they are read over the CBDDC protocol. In the
+    /// folder lies what the node sends while it is read.
+    pub fn new(protocol: NodeProtocol, databases: Vec<PathBuf>, folder: PathBuf) -> Self {
         let oplog = OplogReader::new(databases);
         Self {
             protocol: Arc::new(protocol),
-            documents: DocumentDigests::new(oplog.clone()),
+            documents: DocumentDigests::new(oplog.clone(), folder),
             oplog,
         }
     }

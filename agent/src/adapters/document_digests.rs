@@ -1,9 +1,12 @@
 //! The documents of the node as digests, made once and kept for as long as a comparison takes.
 
 use crate::adapters::clock::nonce;
+use crate::adapters::document_stream::{Sent, StreamError, fetch};
+use crate::adapters::node_protocol::NodeProtocol;
 use crate::adapters::oplog_reader::OplogReader;
 use cbddc_domain::documents::{DocumentRow, DocumentRows, DocumentTable, content_digest};
 use cbddc_oplog::{OplogDb, OplogError};
+use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use tokio::sync::{Mutex, oneshot};
@@ -11,6 +14,9 @@ use tokio::time::Instant;
 
 /// How long digests are kept.
 const KEPT: Duration = Duration::from_secs(60);
+
+/// The same of those that the node had to send a snapshot for: its peers are asked one after the other.
+const KEPT_OF_SNAPSHOT: Duration = Duration::from_secs(15 * 60);
 
 /// The documents at one moment.
 #[derive(Debug)]
@@ -22,6 +28,20 @@ pub struct State {
     /// Where they come from, for people.
     pub read_from: String,
     made: Instant,
+    kept: Duration,
+}
+
+/// Where documents may be read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ways {
+    /// The node's database.
+    Database,
+    /// Also a snapshot that the node sends, where its database does not tell documents; `pid` is its
+    /// process.
+    Snapshot {
+        /// The node's process, to tell what it cost it.
+        pid: Option<u32>,
+    },
 }
 
 /// Why there are no digests.
@@ -33,6 +53,9 @@ pub enum DigestError {
     /// It could not be read.
     #[error(transparent)]
     Database(#[from] OplogError),
+    /// The node's snapshot could not be had or read.
+    #[error(transparent)]
+    Snapshot(#[from] StreamError),
     /// The state that was asked for is no longer kept.
     #[error("these digests are no longer kept; compare anew")]
     Gone,
@@ -41,8 +64,15 @@ pub enum DigestError {
     Fault,
 }
 
-/// The collections of a table to make, and who waits for it.
-type Job = (Vec<String>, oneshot::Sender<Result<State, DigestError>>);
+/// A table to make.
+struct Job {
+    /// The snapshot that the node sent; unset: of its database.
+    sent: Option<Sent>,
+    /// Its collections; none: all.
+    collections: Vec<String>,
+    /// Who waits for it.
+    answer: oneshot::Sender<Result<State, DigestError>>,
+}
 
 /// Makes digests, one table at a time, and all of them on one thread: glibc keeps the memory that a
 /// table took for the thread that took it, so that with a pool an agent had a dozen tables' worth of
@@ -51,17 +81,27 @@ type Job = (Vec<String>, oneshot::Sender<Result<State, DigestError>>);
 pub struct DocumentDigests {
     jobs: mpsc::Sender<Job>,
     kept: Arc<Mutex<Option<Arc<State>>>>,
+    reader: OplogReader,
+    /// Where a snapshot is kept while it is read.
+    folder: PathBuf,
 }
 
 impl DocumentDigests {
-    /// Nothing is read yet.
-    pub fn new(reader: OplogReader) -> Self {
+    /// Nothing is read yet. The folder is for snapshots that the node sends.
+    pub fn new(reader: OplogReader, folder: PathBuf) -> Self {
         let (jobs, waiting) = mpsc::channel::<Job>();
+        let of_database = reader.clone();
         let make = move || {
-            for (collections, answer) in waiting {
-                let db = reader.open().ok_or(DigestError::NoDatabase);
+            for job in waiting {
+                let state = match job.sent {
+                    Some(sent) => read_sent(&sent, &job.collections),
+                    None => {
+                        let db = of_database.open().ok_or(DigestError::NoDatabase);
+                        db.and_then(|db| read(&db, &job.collections))
+                    }
+                };
                 // Whoever asked may be gone.
-                let _ = answer.send(db.and_then(|db| read(&db, collections)));
+                let _ = job.answer.send(state);
             }
         };
         let thread = std::thread::Builder::new().name("digests".into());
@@ -71,6 +111,8 @@ impl DocumentDigests {
         Self {
             jobs,
             kept: Arc::default(),
+            reader,
+            folder,
         }
     }
 
@@ -82,9 +124,11 @@ impl DocumentDigests {
         &self,
         name: &str,
         collections: Vec<String>,
+        protocol: &NodeProtocol,
+        ways: Ways,
     ) -> Result<Arc<State>, DigestError> {
         let mut kept = self.kept.lock().await;
-        let is_it = |state: &&Arc<State>| state.name == name && state.made.elapsed() < KEPT;
+        let is_it = |state: &&Arc<State>| state.name == name && state.made.elapsed() < state.kept;
         if let Some(state) = kept.as_ref().filter(is_it) {
             return Ok(state.clone());
         }
@@ -92,8 +136,18 @@ impl DocumentDigests {
         if !name.is_empty() {
             return Err(DigestError::Gone);
         }
+        let sent = match ways {
+            Ways::Snapshot { pid } if !self.reader.keeps_documents().await => {
+                Some(fetch(protocol, &self.folder, pid).await?)
+            }
+            Ways::Snapshot { .. } | Ways::Database => None,
+        };
         let (answer, made) = oneshot::channel();
-        let job = self.jobs.send((collections, answer));
+        let job = self.jobs.send(Job {
+            sent,
+            collections,
+            answer,
+        });
         job.map_err(|_| DigestError::Fault)?;
         let state = Arc::new(made.await.map_err(|_| DigestError::Fault)??);
         *kept = Some(state.clone());
@@ -103,9 +157,9 @@ impl DocumentDigests {
 
     /// Memory is given back although nobody asks again.
     fn forget_later(&self, state: &Arc<State>) {
-        let (kept, name) = (self.kept.clone(), state.name.clone());
+        let (kept, name, time) = (self.kept.clone(), state.name.clone(), state.kept);
         tokio::spawn(async move {
-            tokio::time::sleep(KEPT).await;
+            tokio::time::sleep(time).await;
             let mut kept = kept.lock().await;
             if kept.as_ref().is_some_and(|state| state.name == name) {
                 *kept = None;
@@ -114,11 +168,10 @@ impl DocumentDigests {
     }
 }
 
-fn read(db: &OplogDb, collections: Vec<String>) -> Result<State, DigestError> {
+fn read(db: &OplogDb, collections: &[String]) -> Result<State, DigestError> {
     let mut rows = DocumentRows::default();
     db.each_document(|document| {
-        let wanted = |name: &String| name == document.collection;
-        if collections.is_empty() || collections.iter().any(wanted) {
+        if is_wanted(collections, document.collection) {
             rows.push(&DocumentRow {
                 collection: document.collection.to_owned(),
                 key: document.key.to_owned(),
@@ -128,10 +181,30 @@ fn read(db: &OplogDb, collections: Vec<String>) -> Result<State, DigestError> {
             });
         }
     })?;
-    Ok(State {
+    let read_from = format!("{} of {}", db.documents_from(), db.path().display());
+    Ok(made(rows, read_from, KEPT))
+}
+
+fn read_sent(sent: &Sent, collections: &[String]) -> Result<State, DigestError> {
+    let mut rows = DocumentRows::default();
+    sent.each_document(|document| {
+        if is_wanted(collections, &document.collection) {
+            rows.push(&document);
+        }
+    })?;
+    Ok(made(rows, sent.told.clone(), KEPT_OF_SNAPSHOT))
+}
+
+fn is_wanted(collections: &[String], collection: &str) -> bool {
+    collections.is_empty() || collections.iter().any(|name| name == collection)
+}
+
+fn made(rows: DocumentRows, read_from: String, kept: Duration) -> State {
+    State {
         name: format!("{:016x}", nonce()),
         table: rows.finish(),
-        read_from: format!("{} of {}", db.documents_from(), db.path().display()),
+        read_from,
         made: Instant::now(),
-    })
+        kept,
+    }
 }

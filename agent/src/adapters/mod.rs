@@ -14,6 +14,7 @@ pub(crate) mod databases;
 pub mod deleted_logs;
 pub(crate) mod disk;
 pub mod document_digests;
+pub mod document_stream;
 pub mod drain;
 mod effort;
 pub mod evidence;

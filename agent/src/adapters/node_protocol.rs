@@ -384,6 +384,20 @@ impl NodeProtocol {
         Ok(client.pull(&Hlc::new(after.0, after.1, ""), &[]).await?)
     }
 
+    /// Has the node send all that it holds into a file, at most so many bytes: how many there are, or
+    /// nothing where it refuses the token. It costs the node time and disk.
+    pub async fn snapshot(
+        &self,
+        file: &mut tokio::fs::File,
+        most: u64,
+    ) -> Result<Option<u64>, ProtocolError> {
+        let mut client = self.connect(self.settings.token.clone()).await?;
+        if !client.handshake().await?.accepted {
+            return Ok(None);
+        }
+        Ok(Some(client.snapshot(file, most).await?))
+    }
+
     async fn connect(&self, token: Secret) -> Result<WireClient, ProtocolError> {
         self.connect_to(&self.settings.address, token).await
     }

@@ -105,6 +105,13 @@ impl OplogReader {
             })
     }
 
+    /// Whether the database can be read and keeps documents apart from events.
+    pub async fn keeps_documents(&self) -> bool {
+        let reader = self.clone();
+        let look = move || reader.open().is_some_and(|db| db.keeps_documents());
+        tokio::task::spawn_blocking(look).await.unwrap_or(false)
+    }
+
     /// Up to which wall time events were pruned; zero: none, or it cannot be seen.
     pub async fn pruned_wall_ms(&self) -> i64 {
         let reader = self.clone();

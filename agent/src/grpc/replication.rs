@@ -2,7 +2,7 @@
 
 use super::{Services, caller, refuse};
 use crate::adapters::clusters::ClusterAccess;
-use crate::adapters::document_digests::DigestError;
+use crate::adapters::document_digests::{DigestError, Ways};
 use crate::adapters::oplog_reader::{Part, ReadError};
 use crate::error_chain;
 use cbddc_domain::documents::STEPS_MAX;
@@ -80,9 +80,15 @@ impl ReplicationService for Services {
             let text = "a path has up to 15 steps, each 0 to 15";
             return Err(refuse(Code::InvalidArgument, "malformed", text));
         }
-        let state = cluster
-            .documents
-            .state(&request.state, request.collections)
+        let ways = match request.by_snapshot {
+            true => Ways::Snapshot {
+                pid: self.health.borrow().pid,
+            },
+            false => Ways::Database,
+        };
+        let documents = &cluster.documents;
+        let state = documents
+            .state(&request.state, request.collections, &cluster.protocol, ways)
             .await;
         let state = state.map_err(|error| digest_status(&error))?;
         let part = part_to_proto(state.table.part(&path));
@@ -245,6 +251,7 @@ pub(super) fn digest_status(error: &DigestError) -> Status {
     let (code, word) = match error {
         DigestError::NoDatabase => (Code::FailedPrecondition, "no_database"),
         DigestError::Database(_) | DigestError::Fault => (Code::Internal, "database"),
+        DigestError::Snapshot(_) => (Code::Unavailable, "no_snapshot"),
         DigestError::Gone => (Code::Aborted, "gone"),
     };
     refuse(code, word, error_chain(error))

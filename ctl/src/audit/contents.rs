@@ -17,6 +17,18 @@ use std::time::Duration;
 /// How long making the digests may take, at least.
 const DIGEST_LIMIT: Duration = Duration::from_secs(120);
 
+/// How long a node may take to send a snapshot of all that it holds, and the agent to read it.
+const SNAPSHOT_LIMIT: Duration = Duration::from_secs(15 * 60);
+
+/// How to compare.
+#[derive(Debug, Clone, Copy)]
+pub struct How {
+    /// The pause before what has no event yet is looked at again.
+    pub settle: Duration,
+    /// Whether a node whose database does not tell its documents sends a snapshot of them.
+    pub by_snapshot: bool,
+}
+
 /// What came of comparing.
 #[derive(Debug, Default)]
 pub struct Compared {
@@ -37,7 +49,7 @@ pub async fn compare_documents(
     cluster: &str,
     nodes: &BTreeSet<NodeName>,
     interests: impl Iterator<Item = &Vec<String>>,
-    settle: Duration,
+    how: How,
 ) -> Result<Compared, CtlError> {
     let mut compared = Compared::default();
     let mut common: Option<BTreeSet<&String>> = None;
@@ -56,6 +68,30 @@ pub async fn compare_documents(
         .iter()
         .map(|node| (node.clone(), String::new()))
         .collect();
+    if how.by_snapshot {
+        // One after the other: to make one costs a node time and disk.
+        for node in nodes {
+            let request = v1::ReadDigestsRequest {
+                collections: collections.clone(),
+                cluster: cluster.to_owned(),
+                by_snapshot: true,
+                ..v1::ReadDigestsRequest::default()
+            };
+            let call = |channel| async {
+                let mut client = client::replication(channel);
+                Ok(client.read_digests(request).await?.into_inner())
+            };
+            eprintln!("{node}: reading its documents");
+            let outcome = session.call(node, SNAPSHOT_LIMIT, call).await;
+            let Outcome::Ok(answer) = outcome else {
+                states.remove(node);
+                let why = outcome.why().to_owned();
+                compared.left_out.insert(node.clone(), why);
+                continue;
+            };
+            states.insert(node.clone(), answer.state);
+        }
+    }
     let mut comparison = Comparison::default();
     while let Some(path) = comparison.next_part() {
         let asked: BTreeSet<NodeName> = states.keys().cloned().collect();
@@ -67,6 +103,7 @@ pub async fn compare_documents(
                 state: names.get(&node).cloned().unwrap_or_default(),
                 collections: of.clone(),
                 cluster: cluster.clone(),
+                by_snapshot: false,
             };
             async move {
                 let mut client = client::replication(channel);
@@ -100,7 +137,7 @@ pub async fn compare_documents(
     let all = states.into_keys().collect();
     let uneven = comparison.take_uneven();
     compared.findings = comparison.finish();
-    let stranded = without_event(session, cluster, &all, uneven, settle).await;
+    let stranded = without_event(session, cluster, &all, uneven, how.settle).await;
     compared
         .findings
         .extend(stranded.into_iter().map(Uneven::without_event));

@@ -35,7 +35,7 @@ pub const SMALL_BYTES_MAX: usize = 1 << 20;
 /// A connection to one node.
 #[derive(Debug)]
 pub struct WireClient {
-    link: Option<Link<TcpStream>>,
+    pub(super) link: Option<Link<TcpStream>>,
     options: WireOptions,
 }
 

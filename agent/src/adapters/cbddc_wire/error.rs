@@ -73,6 +73,13 @@ pub enum WireError {
         #[source]
         source: UnknownOperation,
     },
+    /// What the node sends cannot be kept.
+    #[error("cannot write down what the node sends")]
+    Keep {
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// An earlier question on this connection failed.
     #[error("this connection failed before; open a new one")]
     Broken,

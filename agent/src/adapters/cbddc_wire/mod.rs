@@ -3,7 +3,7 @@
 //!
 //! From the wire upwards: [`frame`] cuts the stream into frames, [`compression`] and [`channel`]
 //! wrap and protect payloads, [`link`] joins the three into one connection, [`messages`] are the
-//! payloads, and [`client`] asks the safe questions, with [`answers`] and [`error`]. [`canary`] holds the one request that writes.
+//! payloads, and [`client`] asks the safe questions, with [`answers`] and [`error`]. [`canary`] holds the one request that writes, [`snapshot`] the one that is costly.
 //! There is no server here; the fixture node of the tests builds one from the same pieces.
 
 pub mod answers;
@@ -16,6 +16,7 @@ pub mod frame;
 pub mod link;
 pub mod messages;
 pub mod options;
+pub mod snapshot;
 
 pub use answers::{ChainRangeAnswer, HandshakeOutcome, NodeStatus, PushOutcome};
 pub use canary::CanaryWriter;

@@ -1,7 +1,7 @@
 //! `cbctl replication audit`: of nodes that run, and of files.
 
 use super::show::{NodeJson, ReportJson};
-use crate::audit::{Audited, Compared, Head};
+use crate::audit::{Audited, Compared, Head, How};
 use crate::audit::{audit_files, audit_mesh, compare_documents, converge};
 use crate::cli::{Output, ReplicationAuditArgs};
 use crate::clusters::groups;
@@ -77,7 +77,11 @@ pub(super) async fn run(
     if json.report.found {
         return Ok(Exit::FoundWrong);
     }
-    Ok(render::exit_of(&json.nodes))
+    let exit = render::exit_of(&json.nodes);
+    if exit == Exit::Done && arguments.documents && !json.documents_left_out.is_empty() {
+        return Ok(Exit::Partial);
+    }
+    Ok(exit)
 }
 
 /// What is judged together: the nodes of a mesh, or one hosted server.
@@ -104,7 +108,11 @@ async fn audit_cluster(
         Compared::default()
     } else {
         let interests = heads(&audited).map(|(_, head)| &head.interests);
-        compare_documents(session, cluster, &answered, interests, arguments.settle).await?
+        let how = How {
+            settle: arguments.settle,
+            by_snapshot: arguments.documents,
+        };
+        compare_documents(session, cluster, &answered, interests, how).await?
     };
     audited.report.add_all(documents.findings);
     let critical = heads(&audited)
