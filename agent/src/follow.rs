@@ -11,17 +11,26 @@ use crate::adapters::node_protocol::Look;
 use crate::adapters::sqlite::SqliteStore;
 use crate::engine::{ACTOR_AGENT, EngineHandle};
 use crate::error_chain;
-use crate::ports::JournalLine;
+use crate::ports::{JournalLine, UnitState, World};
+use cbddc_domain::documents::DocumentVersion;
 use cbddc_domain::hlc::VectorClock;
 use cbddc_domain::id::NodeName;
-use cbddc_domain::node::Node;
+use cbddc_domain::node::{Event, Node};
 use cbddc_domain::phase::Phase;
-use cbddc_domain::replication::{Finding, Findings, Follower, Question, WINDOW_MS};
+use cbddc_domain::replication::{Finding, FindingKind, Findings, Follower, Question, WINDOW_MS};
+use cbddc_domain::stops::StopsChange;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+/// How old an event of the node's own may be to be missed there: older ones may have been pruned, by
+/// default after a day (`NODE.md`, section 3).
+const OWN_LOOKED_FOR_MS: i64 = 12 * 3_600_000;
+
+/// A node forgets when it starts: so long after that its clients are kept away for it, in milliseconds.
+const FRESH_MS: u64 = 300_000;
 
 /// Waits until a release comes that was not there before: what is wrong right then is not its doing, and
 /// is looked at however long ago the last look was.
@@ -64,6 +73,8 @@ pub struct Following {
     pub store: SqliteStore,
     /// Whether something runs.
     pub engine: EngineHandle,
+    /// The host, which keeps clients away.
+    pub world: Arc<dyn World>,
     /// The time.
     pub clock: SystemClock,
     /// Pause between two looks.
@@ -83,6 +94,8 @@ impl Following {
             .of_cluster(&settings.cluster)
             .with_critical(settings.critical_collections.clone());
         let mut node = self.engine.watch();
+        // For which start of the node its clients were kept away: a person may have decided since.
+        let mut kept_away_of = None;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -90,7 +103,7 @@ impl Following {
                 () = comes_next(&mut node) => {}
             }
             if self.runs() {
-                self.look(&mut follower).await;
+                self.look(&mut follower, &mut kept_away_of).await;
             }
         }
     }
@@ -104,7 +117,7 @@ impl Following {
         }
     }
 
-    async fn look(&self, follower: &mut Follower) {
+    async fn look(&self, follower: &mut Follower, kept_away_of: &mut Option<u64>) {
         let now = self.clock.now();
         if let Some(generation) = self.engine.node().phase.running() {
             follower.runs(now.since_boot_ms, generation);
@@ -132,12 +145,17 @@ impl Following {
             }
         }
         let clock = reader.complete(clock, &latest).await;
+        let clock = self
+            .with_own(clock, &latest, &look.node_id, now.wall_ms)
+            .await;
+        follower.writes_as(&look.node_id);
         for question in follower.compare(now.since_boot_ms, &clock, &latest) {
             if let Some(is_owed) = self.ask(&peers, &question, &look, since_wall_ms).await {
                 follower.is_owed(&question.origin, is_owed);
             }
         }
         let (current, to_tell) = follower.look(now.since_boot_ms, report);
+        self.keep_clients_away(&current, kept_away_of).await;
         for finding in to_tell {
             tracing::warn!("{}", finding.text);
             self.write_down(now.wall_ms, &finding).await;
@@ -145,6 +163,81 @@ impl Following {
         let name = self.cluster.name();
         self.findings
             .send_modify(|all| all.take(name, current, now.wall_ms));
+    }
+
+    /// The node's clock with what it holds of its own, where peers have seen more of that than its clock
+    /// shows: some clocks are empty after a start. Of what is so old that it may have been pruned, nothing
+    /// is said.
+    async fn with_own(
+        &self,
+        mut clock: VectorClock,
+        peers: &VectorClock,
+        own: &str,
+        now_wall_ms: i64,
+    ) -> VectorClock {
+        let Some(wanted) = peers
+            .get(own)
+            .filter(|wanted| clock.get(own) < Some(*wanted))
+        else {
+            return clock;
+        };
+        let is_old = wanted.0 < now_wall_ms.saturating_sub(OWN_LOOKED_FOR_MS);
+        let version = DocumentVersion {
+            collection: String::new(),
+            key: String::new(),
+            wall: wanted.0,
+            logic: wanted.1,
+            origin: own.to_owned(),
+        };
+        let found = self
+            .cluster
+            .oplog
+            .find(&self.cluster.protocol, vec![version]);
+        let holds_it = match is_old {
+            true => true,
+            // What cannot be told is not held against it.
+            false => found
+                .await
+                .map_or(true, |found| found.iter().all(|found| found.has_event)),
+        };
+        if holds_it {
+            clock.advance(own, wanted);
+        }
+        clock
+    }
+
+    /// A node that has forgotten its history must not write before somebody has decided: its clients are
+    /// kept away until then, where that is set up.
+    async fn keep_clients_away(&self, current: &[Finding], kept_away_of: &mut Option<u64>) {
+        let is_it = |finding: &&Finding| finding.kind == FindingKind::Forgotten;
+        let Some(found) = current.iter().find(is_it) else {
+            return;
+        };
+        if !self.world.keeps_writers_away() || self.engine.node().stops.drained.is_some() {
+            return;
+        }
+        // It happens when a node starts; later on somebody may have decided already.
+        let now_ms = self.clock.now().since_boot_ms;
+        let Ok(UnitState::Running { started_ms, .. }) = self.world.unit().await else {
+            return;
+        };
+        let is_new = now_ms.saturating_sub(started_ms) < FRESH_MS;
+        if !is_new || kept_away_of.is_some_and(|of| of == started_ms) {
+            return;
+        }
+        *kept_away_of = Some(started_ms);
+        let event = Event::ChangeStops {
+            change: StopsChange::Drained(true),
+            reason: found.text.clone(),
+            by: ACTOR_AGENT.to_owned(),
+        };
+        if let Err(error) = self.engine.tell(event, ACTOR_AGENT).await {
+            return tracing::warn!(%error, "clients are not kept from a node that has forgotten its history");
+        }
+        let stops = self.engine.node().stops.clone();
+        if let Err(error) = self.world.apply_stops(&stops).await {
+            tracing::error!(%error, "clients are not kept from a node that has forgotten its history");
+        }
     }
 
     /// What the peers that answer show.

@@ -16,6 +16,7 @@ use cbddc_domain::stops::Stops;
 use cbddc_domain::time::Now;
 use cbddc_domain::trigger::Trigger;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// An effect that did not happen, in a sentence for people. Never contains a secret.
@@ -134,6 +135,14 @@ pub trait World: Send + Sync {
     /// That writers go on while the node is replaced, and what that may cost; unset: they are kept away.
     fn uncovered(&self) -> Option<String> {
         None
+    }
+    /// The files in which the node keeps its data.
+    fn data_files(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
+    /// Whether anything is set up that keeps writers from the node.
+    fn keeps_writers_away(&self) -> bool {
+        false
     }
     /// For how long before the node's last stop writers went on, in milliseconds, if that was within
     /// `ago_ms`; zero: they were kept away, or it is not known.

@@ -285,6 +285,7 @@ pub(crate) fn spawn_following(
             cluster: cluster.clone(),
             store: services.store.clone(),
             engine: services.engine.clone(),
+            world: services.world.clone(),
             clock: clock.clone(),
             interval: given.follow_interval,
             stalled_after: given.stalled_after,

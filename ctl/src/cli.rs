@@ -22,7 +22,7 @@ pub use members::{
 };
 pub use mesh::{InitArgs, IssueArgs, MeshCommand, UserAddArgs, UserCommand};
 pub use replication::{ReplicationAuditArgs, ReplicationCheckArgs, ReplicationCommand};
-pub use stops::{DrainArgs, FreezeArgs, QuarantineArgs, ThawArgs};
+pub use stops::{DrainArgs, FreezeArgs, QuarantineArgs, ReseedArgs, ThawArgs};
 pub use values::duration;
 
 use cbddc_domain::build::BuildId;
@@ -346,6 +346,10 @@ pub enum NodeCommand {
     Quarantine(QuarantineArgs),
     /// Lets nodes join their peers again.
     Release(QuarantineArgs),
+    /// Has a node take everything from its peers again, as where it has forgotten its own history: it is
+    /// stopped, its data is kept as a snapshot, and it starts without; then it is waited until it has
+    /// caught up, and what only the kept data holds is listed.
+    Reseed(ReseedArgs),
     /// Takes the drop-in away again, without stopping the service: the unit is as it was.
     Unadopt {
         /// Which nodes.

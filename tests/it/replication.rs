@@ -6,6 +6,7 @@ mod contents;
 mod damaged;
 mod faults;
 mod following;
+mod forgotten;
 mod hosted;
 mod interests;
 mod offline;

@@ -42,7 +42,7 @@ pub use accepted::{ACCEPTED_MAX, ACCEPTED_TEXT_MAX, Accepted, Known};
 pub use arrivals::Arrivals;
 pub use clusters::*;
 pub use finding::{Finding, FindingKind};
-pub use follow::{Findings, Follower, Question, TOLD_AGAIN_MS, WINDOW_MS};
+pub use follow::{FORGOTTEN_AFTER_MS, Findings, Follower, Question, TOLD_AGAIN_MS, WINDOW_MS};
 pub use reach::reach_back;
 pub use words::FINDINGS_TOLD_MAX;
 

@@ -73,6 +73,7 @@ impl Trigger {
     pub fn of(kind: FindingKind) -> Option<Self> {
         match kind {
             FindingKind::Lost
+            | FindingKind::Forgotten
             | FindingKind::Duplicate
             | FindingKind::Fork
             | FindingKind::Tampered

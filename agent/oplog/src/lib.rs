@@ -9,7 +9,7 @@ mod reading;
 mod schema;
 
 pub use documents::DocumentText;
-pub use reading::open_to_read;
+pub use reading::{open_copy, open_to_read};
 pub use schema::OplogError;
 
 use cbddc_domain::audit::{Boundaries, Link, Page, RowText};
@@ -58,11 +58,23 @@ impl OplogDb {
     /// # Errors
     /// [`OplogError`]: also where the file is no SQLite database, or has no oplog.
     pub fn open(path: &Path) -> Result<Self, OplogError> {
+        Self::of(path, open_to_read(path, BUSY_TIMEOUT))
+    }
+
+    /// The same of a copy that nobody writes to; nothing is put beside it.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_copy(path: &Path) -> Result<Self, OplogError> {
+        Self::of(path, open_copy(path))
+    }
+
+    fn of(path: &Path, opened: rusqlite::Result<Connection>) -> Result<Self, OplogError> {
         let failed = |source| OplogError::Open {
             path: path.to_owned(),
             source,
         };
-        let db = open_to_read(path, BUSY_TIMEOUT).map_err(failed)?;
+        let db = opened.map_err(failed)?;
         let schema = Schema::of(&db).map_err(failed)?;
         let schema = schema.ok_or_else(|| OplogError::NoOplog(path.to_owned()))?;
         let path = path.to_owned();

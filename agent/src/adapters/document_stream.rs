@@ -142,7 +142,7 @@ impl Sent {
     }
 
     fn of_database(&self, mut look: impl FnMut(DocumentRow)) -> Result<(), StreamError> {
-        let db = OplogDb::open(&self.path).map_err(StreamError::Database)?;
+        let db = OplogDb::open_copy(&self.path).map_err(StreamError::Database)?;
         let read = db.each_document(|document| {
             look(DocumentRow {
                 collection: document.collection.to_owned(),

@@ -1,5 +1,6 @@
 //! The world of the engine: every effect goes to the adapter that knows how.
 
+mod data;
 mod ready;
 mod writers;
 
@@ -195,6 +196,14 @@ impl World for HostWorld {
         self.writers_go_on()
     }
 
+    fn data_files(&self) -> Vec<PathBuf> {
+        self.all_data_files()
+    }
+
+    fn keeps_writers_away(&self) -> bool {
+        self.writers_go_on().is_none()
+    }
+
     fn uncovered_before_stop(&self, ago_ms: u64) -> u64 {
         self.uncovered.within(self.now().since_boot_ms, ago_ms)
     }
@@ -367,20 +376,6 @@ impl HostWorld {
             Ok(Some(format!(
                 "snapshot {id}: {} bytes, verified",
                 snapshot.size()
-            )))
-        })
-        .await
-    }
-
-    async fn restore(&self, id: String, kept: String) -> Result<Option<String>, EffectError> {
-        let (snapshots, wall_ms) = (self.snapshots.clone(), self.clock.now().wall_ms);
-        blocking(move || {
-            let replaced = snapshots
-                .restore(&id, &kept, wall_ms)
-                .map_err(|error| failed(&error))?;
-            Ok(Some(format!(
-                "the state that was replaced is kept as snapshot {}",
-                replaced.id
             )))
         })
         .await

@@ -123,6 +123,14 @@ pub const TABLE: &[(&str, Access)] = {
         ),
         ("/cbddc.agent.v1.SnapshotService/ListSnapshots", Members),
         (
+            "/cbddc.agent.v1.SnapshotService/ReseedNode",
+            People(OPERATORS),
+        ),
+        (
+            "/cbddc.agent.v1.SnapshotService/ListOnlyInSnapshot",
+            Members,
+        ),
+        (
             "/cbddc.agent.v1.SnapshotService/RestoreSnapshot",
             People(OPERATORS),
         ),

@@ -14,6 +14,7 @@ mod node;
 mod releases;
 mod removing;
 mod replication;
+mod reseeding;
 mod rollouts;
 mod server;
 mod snapshots;

@@ -1,6 +1,6 @@
 //! Snapshots of the node's database.
 
-use super::{Services, engine_error, malformed, person, refuse};
+use super::{Services, caller, engine_error, malformed, person, refuse};
 use crate::adapters::snapshots::{NewSnapshot, Snapshot, SnapshotError};
 use crate::error_chain;
 use cbddc_domain::node::Event;
@@ -58,6 +58,24 @@ impl SnapshotService for Services {
         Ok(Response::new(v1::ListSnapshotsResponse { snapshots }))
     }
 
+    async fn reseed_node(
+        &self,
+        request: Request<v1::ReseedNodeRequest>,
+    ) -> Result<Response<v1::ReseedNodeResponse>, Status> {
+        let by = person(&request)?;
+        self.reseed_here(&by).await?;
+        Ok(Response::new(v1::ReseedNodeResponse {}))
+    }
+
+    async fn list_only_in_snapshot(
+        &self,
+        request: Request<v1::ListOnlyInSnapshotRequest>,
+    ) -> Result<Response<v1::ListOnlyInSnapshotResponse>, Status> {
+        caller(&request)?;
+        let id = text("id", request.into_inner().id).map_err(malformed)?;
+        self.only_in_snapshot(id).await.map(Response::new)
+    }
+
     async fn restore_snapshot(
         &self,
         request: Request<v1::RestoreSnapshotRequest>,
@@ -85,7 +103,7 @@ fn message(snapshot: &Snapshot) -> v1::Snapshot {
     }
 }
 
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, SnapshotError> + Send + 'static,
 ) -> Result<T, Status> {
     let done = tokio::task::spawn_blocking(work).await;

@@ -1,6 +1,7 @@
 //! `cbctl node drain|undrain|quarantine|release` and `cbctl mesh freeze|thaw`.
 
 use super::{ConfirmArgs, TargetArgs, values};
+use cbddc_domain::id::NodeName;
 use clap::Args;
 use std::time::Duration;
 
@@ -27,6 +28,19 @@ pub struct QuarantineArgs {
     /// Why, in words, for status and journal.
     #[arg(long)]
     pub reason: String,
+    /// Whether to ask.
+    #[command(flatten)]
+    pub confirm: ConfirmArgs,
+}
+
+/// `cbctl node reseed`.
+#[derive(Debug, Clone, Args)]
+pub struct ReseedArgs {
+    /// Which node.
+    pub node: NodeName,
+    /// How long to wait until it has caught up.
+    #[arg(long, default_value = "15min", value_name = "DURATION", value_parser = values::duration)]
+    pub within: Duration,
     /// Whether to ask.
     #[command(flatten)]
     pub confirm: ConfirmArgs,

@@ -1,6 +1,7 @@
 //! `cbctl node`.
 
 mod adopt;
+mod reseed;
 
 use super::stops;
 use crate::cli::{NodeCommand, Output};
@@ -49,6 +50,7 @@ pub(super) async fn run(
         NodeCommand::Release(arguments) => {
             stops::quarantine(arguments, false, session, output).await
         }
+        NodeCommand::Reseed(arguments) => reseed::run(&arguments, session, output).await,
         NodeCommand::Adopt(arguments) => adopt::adopt(arguments, session, output).await,
         NodeCommand::Unadopt { targets, confirm } => {
             adopt::unadopt(&targets, confirm, session, output).await

@@ -20,6 +20,9 @@ pub enum FindingKind {
     NotPassedOn,
     /// An event of the node that was there in an earlier round and is nowhere now.
     Lost,
+    /// The node lacks events that it wrote itself and that peers hold: its next write begins its chain
+    /// anew, a fork. A power cut does that to a database whose log was not synced.
+    Forgotten,
     /// The same hash, or the same moment of the same origin, more than once on one node.
     Duplicate,
     /// Two events follow the same one, or two events claim the same moment.
@@ -60,6 +63,7 @@ impl FindingKind {
             | Self::Missed
             | Self::NotPassedOn
             | Self::Lost
+            | Self::Forgotten
             | Self::Duplicate
             | Self::Fork
             | Self::Tampered
@@ -74,12 +78,13 @@ impl FindingKind {
     }
 
     /// All of them, the worst first.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::AuthRefused,
         Self::SharedId,
         Self::Missed,
         Self::NotPassedOn,
         Self::Lost,
+        Self::Forgotten,
         Self::Duplicate,
         Self::Fork,
         Self::Tampered,
@@ -108,6 +113,7 @@ impl FindingKind {
             Self::Missed => "missed",
             Self::NotPassedOn => "not-passed-on",
             Self::Lost => "lost",
+            Self::Forgotten => "forgotten",
             Self::Duplicate => "duplicate",
             Self::Fork => "fork",
             Self::Tampered => "tampered",
@@ -131,6 +137,7 @@ impl FindingKind {
             Self::SharedId => return "shares the id ".to_owned(),
             Self::ClockAhead => return "has a clock that is ahead of its oplog: ".to_owned(),
             Self::Stalled => return "is stalled: ".to_owned(),
+            Self::Forgotten => return "has forgotten events of its own: ".to_owned(),
             Self::Lagging => return "lags: ".to_owned(),
             Self::NotJoined => return "has not joined ".to_owned(),
             Self::Missed => ("missed ", "missed # events, first "),

@@ -26,6 +26,10 @@ pub const WINDOW_MS: u64 = 300_000;
 /// How long a finding that was told is not told again: ten minutes, in milliseconds.
 pub const TOLD_AGAIN_MS: u64 = 600_000;
 
+/// How long a node may take to get its own events back from its peers before it has forgotten them, in
+/// milliseconds: it asks them every two seconds (`NODE.md`, section 3).
+pub const FORGOTTEN_AFTER_MS: u64 = 10_000;
+
 /// Findings told in one look at most; the rest comes with the next ones.
 const TOLD_AT_ONCE_MAX: usize = 8;
 
@@ -107,6 +111,8 @@ struct Before {
 #[derive(Debug)]
 pub struct Follower {
     node: NodeName,
+    /// The id under which the node writes; empty: not known yet.
+    own: String,
     cluster: String,
     critical: Vec<String>,
     stalled_after_ms: u64,
@@ -122,6 +128,7 @@ impl Follower {
     pub fn new(node: NodeName, stalled_after_ms: u64) -> Self {
         Self {
             node,
+            own: String::new(),
             cluster: String::new(),
             critical: Vec::new(),
             stalled_after_ms,
@@ -172,6 +179,17 @@ impl Follower {
         self.before_release = now;
     }
 
+    /// Tells under which id the node writes: where peers are ahead with that, it has forgotten.
+    pub fn writes_as(&mut self, id: &str) {
+        id.clone_into(&mut self.own);
+    }
+
+    /// Whether the node holds all of its own events that peers are known to hold.
+    pub fn remembers(&self) -> bool {
+        let own = self.standing.get(&self.own);
+        own.is_none_or(|own| own.is_owed == Some(false))
+    }
+
     /// Compares the node's clock with the latest moments of its peers' clocks; returns what to ask a
     /// peer before [`Self::look`] can say whether it is stalled.
     pub fn compare(
@@ -205,12 +223,18 @@ impl Follower {
         let standing = &self.standing;
         let stalled = &mut self.before_release.stalled;
         stalled.retain(|origin| standing.contains_key(origin));
-        let doubted = self.standing.iter().filter(|(_, it)| {
-            it.is_owed.is_none() && now_ms.saturating_sub(it.since_ms) >= self.stalled_after_ms
+        let doubted = self.standing.iter().filter(|(origin, it)| {
+            let is_due =
+                **origin == self.own || now_ms.saturating_sub(it.since_ms) >= self.stalled_after_ms;
+            it.is_owed.is_none() && is_due
         });
         let questions = doubted.map(|(origin, it)| Question {
             origin: origin.clone(),
-            after: it.is,
+            after: match **origin == self.own {
+                // However old it is: does anybody hold it?
+                true => Some((it.wanted.0, it.wanted.1.saturating_sub(1))),
+                false => it.is,
+            },
         });
         questions.collect()
     }
@@ -294,6 +318,9 @@ impl Follower {
     fn of_clocks(&self, now_ms: u64) -> Vec<Finding> {
         let stalled = self.standing.iter().filter_map(|(origin, it)| {
             let stands_ms = now_ms.saturating_sub(it.since_ms);
+            if *origin == self.own {
+                return self.of_own(it, stands_ms);
+            }
             if it.is_owed != Some(true) || stands_ms < self.stalled_after_ms {
                 return None;
             }
@@ -308,6 +335,22 @@ impl Follower {
             Some(self.finding(kind, origin, Grade::Unranked, &text, is_old))
         });
         stalled.collect()
+    }
+
+    /// Events of the node's own that only its peers hold. It has a while to get them back.
+    fn of_own(&self, own: &Standing, stands_ms: u64) -> Option<Finding> {
+        if own.is_owed != Some(true) || stands_ms < FORGOTTEN_AFTER_MS {
+            return None;
+        }
+        let kind = FindingKind::Forgotten;
+        let text = format!(
+            "{0} {1}its peers hold later ones than it has, and its next write would begin its history anew: \
+             `cbctl node reseed {0}` has it take everything from its peers, `cbctl snapshot restore` goes back to \
+             an earlier state",
+            self.node,
+            kind.verb(1)
+        );
+        Some(self.finding(kind, &self.own, Grade::Critical, &text, false))
     }
 }
 

@@ -194,14 +194,22 @@ fn what_each_trigger_leads_to() {
 #[test]
 fn each_finding_sets_off_its_own_trigger() {
     use FindingKind::{
-        AuthRefused, ChainGap, DocumentWithoutEvent, Duplicate, Fork, Lagging, Lost, Missed,
-        NoHash, NotJoined, NotPassedOn, PayloadDiffers, SharedId, SnapshotSwapped, Stalled,
+        AuthRefused, ChainGap, DocumentWithoutEvent, Duplicate, Forgotten, Fork, Lagging, Lost,
+        Missed, NoHash, NotJoined, NotPassedOn, PayloadDiffers, SharedId, SnapshotSwapped, Stalled,
         Tampered, UnknownHash,
     };
     let table = [
         (
             Some(Trigger::DataIntegrity),
-            &[Lost, Duplicate, Fork, Tampered, ChainGap, PayloadDiffers][..],
+            &[
+                Lost,
+                Forgotten,
+                Duplicate,
+                Fork,
+                Tampered,
+                ChainGap,
+                PayloadDiffers,
+            ][..],
         ),
         (
             Some(Trigger::SyncRegression),

@@ -27,6 +27,8 @@ pub(super) enum IfDamaged {
     Refuse,
     /// Keep its files as they are: it is about to be replaced, and must not be lost.
     KeepBits,
+    /// Take nothing, whatever it is: the snapshot is of a node that is about to begin without data.
+    TakeNothing,
 }
 
 /// The path of a file that belongs to `database`.
@@ -50,7 +52,8 @@ pub(super) fn copy_database(
     if_damaged: IfDamaged,
 ) -> Result<FileState, SnapshotError> {
     let there = |suffix: &str| beside(database, suffix).try_exists();
-    if !there("").map_err(SnapshotError::io("read", database, 0))? {
+    let takes = if_damaged != IfDamaged::TakeNothing;
+    if !takes || !there("").map_err(SnapshotError::io("read", database, 0))? {
         return Ok(FileState::Absent);
     }
     let name = format!("{number}.db");

@@ -55,6 +55,27 @@ impl SnapshotStore {
         self.create_locked(databases, new, IfDamaged::Refuse)
     }
 
+    /// A snapshot of a node without data: to restore it removes these files, which are kept as always.
+    ///
+    /// # Errors
+    /// See [`SnapshotError`].
+    pub fn create_empty(
+        &self,
+        files: &[PathBuf],
+        new: &NewSnapshot,
+    ) -> Result<Snapshot, SnapshotError> {
+        let _guard = self.lock();
+        self.create_locked(files, new, IfDamaged::TakeNothing)
+    }
+
+    /// Where the copy of a database lies; unset: there is none, or it is damaged.
+    pub fn copy_of(&self, id: &str, file: &SnapshotFile) -> Option<PathBuf> {
+        match &file.state {
+            FileState::Copied { copy, .. } => Some(self.folder(id).join(&copy.name)),
+            FileState::Absent | FileState::Damaged { .. } => None,
+        }
+    }
+
     /// All snapshots, oldest first. One whose record cannot be read is left out, with a warning in
     /// the log.
     ///

@@ -1,6 +1,6 @@
 //! Findings over several looks.
 
-use super::{Findings, Follower, Question, TOLD_AGAIN_MS, WINDOW_MS};
+use super::{FORGOTTEN_AFTER_MS, Findings, Follower, Question, TOLD_AGAIN_MS, WINDOW_MS};
 use crate::audit::{AuditReport, EventFinding};
 use crate::hlc::{Hlc, VectorClock};
 use crate::oplog::{Operation, OplogEntry};
@@ -246,4 +246,53 @@ fn only_later_events_of_the_origin_in_wanted_collections_are_owed() {
     assert!(is_owed(None, event("b", 101, "orders")));
     let all = asks(Some((5, 0))).is_owed(&[event("b", 6, "stock")], &[], 100);
     assert!(all, "a node without interests wants everything");
+}
+
+/// What is found when peers' clocks show `theirs` of the node's own events, and it has `held`.
+fn of_own(
+    follower: &mut Follower,
+    now_ms: u64,
+    held: Option<i64>,
+    theirs: i64,
+    peers_hold_it: bool,
+) -> Vec<FindingKind> {
+    let own = held.map(|wall| clock("me", wall)).unwrap_or_default();
+    for question in follower.compare(now_ms, &own, &clock("me", theirs)) {
+        assert_eq!(question.after, Some((theirs, -1)));
+        follower.is_owed(&question.origin, peers_hold_it);
+    }
+    let (current, _) = follower.look(now_ms, AuditReport::default());
+    current.iter().map(|finding| finding.kind).collect()
+}
+
+#[test]
+fn a_node_whose_own_events_only_its_peers_hold_has_forgotten_them() {
+    let mut follower = follower();
+    follower.writes_as("me");
+    for held in [None, Some(3)] {
+        let began = held.map_or(0, |_| 100_000);
+        assert!(of_own(&mut follower, began, held, 9, true).is_empty());
+        assert!(!follower.remembers());
+        let later = began + FORGOTTEN_AFTER_MS;
+        assert!(of_own(&mut follower, later - 1, held, 9, true).is_empty());
+        assert_eq!(
+            of_own(&mut follower, later, held, 9, true),
+            [FindingKind::Forgotten]
+        );
+    }
+    // It gets them back, one after the other.
+    assert!(of_own(&mut follower, 300_000, Some(5), 9, true).is_empty());
+    assert!(!follower.remembers());
+    assert!(of_own(&mut follower, 300_001, Some(9), 9, true).is_empty());
+    assert!(follower.remembers());
+}
+
+#[test]
+fn a_peer_whose_clock_alone_names_it_proves_nothing() {
+    let mut follower = follower();
+    follower.writes_as("me");
+    for now_ms in [0, FORGOTTEN_AFTER_MS, 500_000] {
+        assert!(of_own(&mut follower, now_ms, Some(3), 9, false).is_empty());
+        assert!(follower.remembers());
+    }
 }
