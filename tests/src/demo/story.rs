@@ -1,6 +1,7 @@
 //! What is played: 1.0, 1.1, the bad 1.2, and back.
 
 use super::health_watch::HealthWatch;
+use super::replaced::Replaced;
 use super::stage::Stage;
 use super::{keep, timeline};
 use crate::mesh::options::text_of;
@@ -35,25 +36,27 @@ pub fn play(keep_mesh: bool) -> Result<()> {
 
     stage.act("from now on, documents are written at every node that answers");
     let writer = Writer::start(&mesh, COLLECTION);
+    let mut replaced = Replaced::default();
     written_more(&writer, 50);
     stage.say(&format!("{} so far", writer.acknowledged()));
 
     stage.act("1.1 in waves, checked across the mesh after each");
     send_build(&stage, &mesh, "1.1", "");
-    stage.cbctl(&mesh, &rollout(&mesh, "1.1", "faster search"), 0);
-    mesh.wait_until_all_run("1.1", CONVERGE_LIMIT);
+    replaced.during(&writer, || {
+        stage.cbctl(&mesh, &rollout(&mesh, "1.1", "faster search"), 0);
+        mesh.wait_until_all_run("1.1", CONVERGE_LIMIT);
+    });
     stage.cbctl(&mesh, &["status"], 0);
 
-    play_bad_build(&stage, &mesh);
+    play_bad_build(&stage, &mesh, &writer, &mut replaced);
 
     stage.act("an admin goes back to 1.0, on every node at once");
     let reason = "1.1 is slower than it was";
-    stage.cbctl(
-        &mesh,
-        &["rollback", "--mesh", "--yes", "--reason", reason],
-        0,
-    );
-    mesh.wait_until_all_run("1.0", CONVERGE_LIMIT);
+    replaced.during(&writer, || {
+        let back = ["rollback", "--mesh", "--yes", "--reason", reason];
+        stage.cbctl(&mesh, &back, 0);
+        mesh.wait_until_all_run("1.0", CONVERGE_LIMIT);
+    });
     stage.cbctl(&mesh, &["status"], 0);
 
     written_more(&writer, 20);
@@ -61,6 +64,7 @@ pub fn play(keep_mesh: bool) -> Result<()> {
     timeline::show(&stage, &mesh);
     let count = mesh.count_documents(&written, CONVERGE_LIMIT);
     show_count(&stage, &count, written.unknown.len());
+    replaced.show(&stage, &mesh, &written, CONVERGE_LIMIT);
     let took = stage.elapsed();
     assert!(took < STORY_LIMIT, "the story took {took:?}");
     stage.act("all of it as told");
@@ -112,11 +116,15 @@ fn rollout(mesh: &TestMesh, version: &str, reason: &str) -> Vec<String> {
 }
 
 /// 1.2 says that it is healthy and loses every event that its peers send.
-fn play_bad_build(stage: &Stage, mesh: &TestMesh) {
+fn play_bad_build(stage: &Stage, mesh: &TestMesh, writer: &Writer, replaced: &mut Replaced) {
     stage.act("1.2, whose build silently drops replication events while /health says Healthy");
     send_build(stage, mesh, "1.2", "drop-every=1");
     let watch = HealthWatch::start(mesh.node(0).http_port, "1.2");
-    let shown = stage.cbctl(mesh, &rollout(mesh, "1.2", "new sync engine"), 4);
+    let shown = replaced.during(writer, || {
+        let shown = stage.cbctl(mesh, &rollout(mesh, "1.2", "new sync engine"), 4);
+        mesh.wait_until_all_run("1.1", CONVERGE_LIMIT);
+        shown
+    });
     let said = watch.stop();
     assert!(
         shown.text.contains("missed"),
@@ -124,7 +132,6 @@ fn play_bad_build(stage: &Stage, mesh: &TestMesh) {
     );
     let healthy = BTreeSet::from(["Healthy".to_owned()]);
     assert_eq!(said, healthy, "what /health of 1.2 said");
-    mesh.wait_until_all_run("1.1", CONVERGE_LIMIT);
     let ran_bad = |index: &usize| {
         mesh.journal(*index).iter().any(|entry| {
             let text = entry["text"].as_str().unwrap_or_default();
