@@ -91,6 +91,26 @@ async fn a_sound_database_in_use_is_healthy_and_nothing_waits_for_the_check() {
 }
 
 #[tokio::test]
+async fn what_a_power_cut_may_take_is_told_and_never_judged() {
+    let (_folder, path, connection) = database();
+    let check = DatabaseCheck::new(settings(&path));
+    let in_wal = "; WAL mode: a power cut may take what it committed since its last checkpoint";
+    is(&look(&check).await, Status::Healthy, in_wal);
+    // What a connection sets for itself does not show, and nothing is claimed of it.
+    for synchronous in ["OFF", "FULL"] {
+        connection
+            .pragma_update(None, "synchronous", synchronous)
+            .unwrap();
+        is(&look(&check).await, Status::Healthy, in_wal);
+    }
+    connection
+        .pragma_update(None, "journal_mode", "DELETE")
+        .unwrap();
+    let rollback = "; rollback journal, no WAL mode: a power cut may take its last commit";
+    is(&look(&check).await, Status::Healthy, rollback);
+}
+
+#[tokio::test]
 async fn what_cannot_be_read_is_unhealthy() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("a.db");

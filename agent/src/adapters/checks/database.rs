@@ -8,6 +8,7 @@
 //! `quick_check` reads the whole file. It runs apart, once for each process of the node and then at
 //! most every `quick_check` and a fiftieth of the time; its newest result holds until the next.
 
+use super::journal_mode::JournalMode;
 use super::{Finding, figure};
 use crate::adapters::deleted_logs::{self, DeletedLog};
 use crate::error_chain;
@@ -212,7 +213,8 @@ impl DatabaseCheck {
         }
         let size = show_size_bytes(seen.bytes);
         let (status, detail) = if short.is_empty() {
-            (Status::Healthy, format!("{size}, {sound}"))
+            let power_cut = seen.journal_mode.told();
+            (Status::Healthy, format!("{size}, {sound}; {power_cut}"))
         } else {
             (Status::Degraded, short.join("; "))
         };
@@ -240,6 +242,7 @@ fn milliseconds(duration: Duration) -> u64 {
 struct Seen {
     bytes: u64,
     wal_bytes: u64,
+    journal_mode: JournalMode,
     not_writable: Option<String>,
 }
 
@@ -251,11 +254,12 @@ fn look_at(path: &Path, process: Option<u32>) -> Result<Seen, String> {
     wal.push("-wal");
     let wal_bytes = fs::metadata(&wal).map_or(0, |wal| wal.len());
     let read = open(path).and_then(|database| {
-        database.query_row("SELECT count(*) FROM sqlite_schema", [], |row| {
-            row.get::<_, i64>(0)
-        })
+        let count = "SELECT count(*) FROM sqlite_schema";
+        database.query_row(count, [], |row| row.get::<_, i64>(0))?;
+        JournalMode::of(&database)
     });
-    read.map_err(|error| format!("cannot read {shown}: {}", error_chain(&error)))?;
+    let journal_mode =
+        read.map_err(|error| format!("cannot read {shown}: {}", error_chain(&error)))?;
     let not_writable = match process {
         Some(pid) => why_not_writable(path, &file, pid),
         None => None,
@@ -263,6 +267,7 @@ fn look_at(path: &Path, process: Option<u32>) -> Result<Seen, String> {
     Ok(Seen {
         bytes: file.len().saturating_add(wal_bytes),
         wal_bytes,
+        journal_mode,
         not_writable,
     })
 }

@@ -5,6 +5,7 @@ mod blite;
 mod database;
 mod exec;
 mod host;
+mod journal_mode;
 mod reply;
 mod unit;
 
