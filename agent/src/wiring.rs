@@ -163,6 +163,7 @@ pub(crate) fn world(
         },
         stop_limit: service.stop_timeout,
         ready_limits: ready_limits(config),
+        kept_logs: config.state_dir.join("kept-logs"),
         blite: service.blite.clone(),
         history,
         sync,

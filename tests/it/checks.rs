@@ -2,6 +2,7 @@
 
 mod blite;
 mod database;
+mod deleted_logs;
 mod exec;
 mod https;
 

@@ -68,6 +68,8 @@ pub struct HostWorld {
     pub secrets: Vec<String>,
     /// The node's databases.
     pub databases: Vec<PathBuf>,
+    /// Where logs of its databases are kept that could not be put back in their places.
+    pub kept_logs: PathBuf,
     /// The data files of its BLite databases.
     pub blite: Vec<PathBuf>,
     /// What is remembered of the node's health, and of its starts.
@@ -336,7 +338,7 @@ impl HostWorld {
         let stopped = self.supervisor.stop(self.stop_limit).await;
         self.calming.store(false, Ordering::Relaxed);
         let stopped = stopped?;
-        let mut put_back = put_back(deleted).await;
+        let mut put_back = put_back(deleted, self.kept_logs.clone()).await;
         if let Some(Err(error)) = self.sync_files().await {
             put_back.push(error.to_string());
         }

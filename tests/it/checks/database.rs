@@ -4,12 +4,10 @@ use super::{Told, checks, running};
 use crate::fixture::node;
 use anyhow::Result;
 use cbagent::adapters::checks::{DatabaseCheck, DatabaseSettings, Finding, Probe};
-use cbagent::adapters::deleted_logs;
 use cbagent::adapters::http::{HttpAddress, HttpTarget};
 use cbagent::ports::UnitState;
 use cbddc_domain::health::{Check, Status};
 use rusqlite::Connection;
-use rusqlite::config::DbConfig;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
@@ -43,7 +41,7 @@ fn database() -> (TempDir, PathBuf, Connection) {
     (folder, path, connection)
 }
 
-fn grow(connection: &Connection, rows: u32) {
+pub(super) fn grow(connection: &Connection, rows: u32) {
     let insert = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < ?1) \
                   INSERT INTO t SELECT hex(randomblob(200)) FROM n";
     connection.execute(insert, [rows]).unwrap();
@@ -279,46 +277,5 @@ async fn a_health_page_that_lies_is_caught() -> Result<()> {
     while statuses().await != [Status::Healthy, Status::Healthy, Status::Unhealthy] {
         anyhow::ensure!(began.elapsed() < LIMIT, "{:?}", statuses().await);
     }
-    Ok(())
-}
-
-/// A node that lost its own locks, as real ones do: another program deletes the log.
-#[test]
-fn a_log_that_another_program_deleted_is_found_and_put_back() -> Result<()> {
-    let folder = TempDir::new()?;
-    let path = folder.path().join("a.db");
-    let node_writes = Connection::open(&path)?;
-    node_writes.pragma_update(None, "journal_mode", "WAL")?;
-    node_writes.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    node_writes.execute_batch("CREATE TABLE t (text TEXT)")?;
-    grow(&node_writes, 10);
-    let own = [std::process::id()];
-    let databases = [path.clone()];
-    assert!(
-        deleted_logs::find(&own, &databases).is_empty(),
-        "all is in its place"
-    );
-    // As another program does that takes itself for the last.
-    fs::remove_file(path.with_extension("db-wal"))?;
-    grow(&node_writes, 7);
-    let mut found = deleted_logs::find(&own, &databases);
-    assert_eq!(found.len(), 1, "{found:?}");
-    drop(node_writes);
-    let told = found[0].put_back()?;
-    assert!(told.contains("it was put back"), "{told}");
-    let count = |path: &Path| -> Result<u64> {
-        let database = Connection::open(path)?;
-        let sound: String = database.query_row("PRAGMA integrity_check", [], |row| row.get(0))?;
-        anyhow::ensure!(sound == "ok", "{sound}");
-        Ok(database.query_row("SELECT count(*) FROM t", [], |row| row.get(0))?)
-    };
-    assert_eq!(count(&path)?, 17);
-
-    // Where another log lies in its place with something in it, nothing of either is lost.
-    fs::write(path.with_extension("db-wal"), "something else")?;
-    let told = found[0].put_back()?;
-    assert!(told.contains("another one lies in its place"), "{told}");
-    let kept = path.with_extension("db-wal.of-the-node");
-    assert_eq!(fs::metadata(kept)?.len(), found[0].bytes);
     Ok(())
 }

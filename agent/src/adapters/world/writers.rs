@@ -5,6 +5,7 @@ use crate::adapters::deleted_logs::DeletedLog;
 use crate::adapters::quiesce::{quiesce, stop_writers, unquiesce};
 use crate::adapters::{deleted_logs, drain, nft};
 use crate::ports::{EffectError, World as _};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -150,17 +151,17 @@ impl HostWorld {
     }
 }
 
-/// Puts logs back in their places; returns what there is to say.
-pub(super) async fn put_back(deleted: Vec<DeletedLog>) -> Vec<String> {
+/// Puts logs back in their places, or keeps them in a folder; returns what there is to say.
+pub(super) async fn put_back(deleted: Vec<DeletedLog>, kept_logs: PathBuf) -> Vec<String> {
     if deleted.is_empty() {
         return Vec::new();
     }
     let putting = tokio::task::spawn_blocking(move || {
         let each = deleted.into_iter().map(|mut log| {
             let database = log.database.display().to_string();
-            log.put_back().unwrap_or_else(|error| {
+            log.put_back(&kept_logs).unwrap_or_else(|error| {
                 tracing::error!(%error, database, "a log that the node wrote into is lost");
-                format!("the node wrote into a log of {database} that was deleted, and it could not be put back: {error}")
+                format!("the node wrote into a log of {database} that was deleted, and it could neither be put back nor kept: {error}")
             })
         });
         each.collect()
