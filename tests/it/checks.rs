@@ -4,6 +4,7 @@ mod blite;
 mod database;
 mod deleted_logs;
 mod exec;
+mod file_sync;
 mod https;
 
 use async_trait::async_trait;

@@ -1,11 +1,12 @@
 //! Has files synced to the disk that the node does not sync itself: BLite never syncs its write-ahead log,
 //! so that a power cut takes all that is in it (`NODE.md`, section 8).
 //!
-//! A child does it, so that a disk that hangs does not hang the agent. Nothing is done while nothing
-//! changes.
+//! A child does it, so that a disk that hangs does not hang the agent; one that is given up is killed, and no
+//! other joins it before it has ended. Nothing is done while nothing changes.
 
 use super::node_logs::of_blite;
 use crate::ports::EffectError;
+use cbddc_domain::units::show_duration_ms;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt as _;
@@ -13,12 +14,13 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::process::Command;
+use tokio::io::AsyncReadExt as _;
+use tokio::process::{Child, Command};
 use tokio::sync::Mutex as AsyncMutex;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-/// How long one child may take. A disk that takes longer is told, and asked again.
+/// How long one sync may take, its turn included. A disk that takes longer is told, and asked again.
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// How many times longer than a sync took the pause after it is, at least: the disk is the node's, too.
@@ -62,23 +64,48 @@ pub struct Told {
     pub fault: Option<String>,
 }
 
+/// The program that syncs, and how long it may take.
+#[derive(Debug, Clone)]
+pub struct SyncProgram {
+    /// It is called as `sync -d -- FILE…`.
+    pub path: PathBuf,
+    /// The limit.
+    pub limit: Duration,
+}
+
+impl Default for SyncProgram {
+    fn default() -> Self {
+        Self {
+            path: "sync".into(),
+            limit: LIMIT,
+        }
+    }
+}
+
 /// Syncs some files at a pace.
 pub struct FileSync {
     files: Vec<PathBuf>,
     pace: Duration,
+    program: SyncProgram,
     state: Mutex<State>,
-    /// Held while a child works.
-    working: AsyncMutex<()>,
+    /// Held by whoever works, also after it was given up.
+    turn: Arc<AsyncMutex<()>>,
 }
 
 impl FileSync {
     /// Nothing is done yet.
     pub fn new(files: Vec<PathBuf>, pace: Duration) -> Arc<Self> {
+        Self::with(files, pace, SyncProgram::default())
+    }
+
+    /// The same with another program than the system's own.
+    pub fn with(files: Vec<PathBuf>, pace: Duration, program: SyncProgram) -> Arc<Self> {
         Arc::new(Self {
             files,
             pace,
+            program,
             state: Mutex::default(),
-            working: AsyncMutex::default(),
+            turn: Arc::default(),
         })
     }
 
@@ -87,7 +114,7 @@ impl FileSync {
         self.pace
     }
 
-    /// Syncs what changes, until `stop`.
+    /// Syncs what changes, until `stop`, which waits for no sync.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut was_fault = false;
         loop {
@@ -96,7 +123,11 @@ impl FileSync {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
             }
-            match self.sync().await {
+            let synced = tokio::select! {
+                () = stop.cancelled() => return,
+                synced = self.sync() => synced,
+            };
+            match synced {
                 Ok(()) => was_fault = false,
                 Err(error) if !std::mem::replace(&mut was_fault, true) => {
                     tracing::error!(%error, "the node's files are not synced");
@@ -111,10 +142,23 @@ impl FileSync {
     /// # Errors
     /// The child failed, or did not end in time.
     pub async fn sync(&self) -> Result<(), EffectError> {
-        let _working = self.working.lock().await;
+        let done = self
+            .sync_until(Instant::now() + self.program.limit)
+            .await
+            .map_err(|why| EffectError(format!("`sync -d` of the node's files: {why}")));
+        self.state().fault = done.as_ref().err().map(ToString::to_string);
+        done
+    }
+
+    async fn sync_until(&self, until: Instant) -> Result<(), String> {
+        let limit = show_duration_ms(milliseconds(self.program.limit));
+        let turn = timeout_at(until, self.turn.clone().lock_owned()).await;
+        let turn = turn.map_err(|_| format!("an earlier one did not end within {limit}"))?;
         let files = self.files.clone();
-        let looking = tokio::task::spawn_blocking(move || look(&files));
-        let seen = looking.await.unwrap_or_default();
+        let looking = tokio::task::spawn_blocking(move || (look(&files), turn));
+        let looked = timeout_at(until, looking).await;
+        let looked = looked.map_err(|_| format!("the files show nothing within {limit}"))?;
+        let (seen, turn) = looked.map_err(|_| "the look at the files ended by a fault")?;
         let changed: Vec<PathBuf> = {
             let mut state = self.state();
             let is_new = |(path, now): &(&PathBuf, &_)| state.seen.get(*path) != Some(*now);
@@ -130,10 +174,19 @@ impl FileSync {
             }
         };
         let began = Instant::now();
-        let done = sync_data(&changed).await;
+        let mut child = start(&self.program.path, &changed)?;
+        let ended = timeout_at(until, end_of(&mut child)).await;
         let mut state = self.state();
         state.took = began.elapsed();
-        state.fault = done.as_ref().err().map(ToString::to_string);
+        let Ok(done) = ended else {
+            // It keeps its turn: what a hanging disk holds up may outlast even that it was killed.
+            let _ = child.start_kill();
+            tokio::spawn(async move {
+                let _ = child.wait().await;
+                drop(turn);
+            });
+            return Err(format!("nothing within {limit}"));
+        };
         if done.is_ok() {
             state.syncs += 1;
             state.again = state.seen != seen;
@@ -172,23 +225,35 @@ fn look(files: &[PathBuf]) -> Seen {
     clippy::disallowed_methods,
     reason = "this adapter runs the system's own sync"
 )]
-async fn sync_data(files: &[PathBuf]) -> Result<(), EffectError> {
-    let failed = |why: String| EffectError(format!("`sync -d` of the node's files: {why}"));
-    let child = Command::new("sync")
+fn start(program: &Path, files: &[PathBuf]) -> Result<Child, String> {
+    let child = Command::new(program)
         .args(["-d", "--"])
         .args(files)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .kill_on_drop(true)
-        .output();
-    let ended = timeout(LIMIT, child).await;
-    let ended = ended.map_err(|_| failed(format!("nothing within {} s", LIMIT.as_secs())))?;
-    let output = ended.map_err(|error| failed(format!("it does not start: {error}")))?;
-    if output.status.success() {
-        return Ok(());
+        .spawn();
+    child.map_err(|error| format!("it does not start: {error}"))
+}
+
+/// Waits for its end; an error in its own words.
+async fn end_of(child: &mut Child) -> Result<(), String> {
+    let mut said = Vec::new();
+    if let Some(stderr) = child.stderr.as_mut() {
+        // What cannot be read says nothing.
+        let _ = stderr.read_to_end(&mut said).await;
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    let line = said.lines().next().unwrap_or("it said nothing").to_owned();
-    Err(failed(line))
+    match child.wait().await {
+        Ok(status) if status.success() => Ok(()),
+        Ok(_) => {
+            let said = String::from_utf8_lossy(&said);
+            Err(said.lines().next().unwrap_or("it said nothing").to_owned())
+        }
+        Err(error) => Err(format!("its end was not seen: {error}")),
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    duration.as_millis().try_into().unwrap_or(u64::MAX)
 }
