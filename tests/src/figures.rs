@@ -1,4 +1,4 @@
-//! Medians, and a line of the table per job.
+//! Medians and other percentiles, and a line of the table per job.
 
 #![expect(
     clippy::disallowed_methods,
@@ -21,19 +21,27 @@ pub fn median(times: &[Duration]) -> Duration {
     sorted[(sorted.len() - 1) / 2]
 }
 
+/// What so many percent of several measurements stay below or reach. There must be one at least.
+pub fn percentile(times: &[Duration], percent: usize) -> Duration {
+    let mut sorted = times.to_vec();
+    sorted.sort();
+    sorted[(sorted.len() * percent).div_ceil(100).max(1) - 1]
+}
+
 /// The names of the columns.
 pub fn heading() {
     row(&["job", "peer", "ours", "peer's", "ratio", "goal"]);
 }
 
-/// Ours beside a peer's, both in milliseconds, with the ratio that we want to stay within.
+/// Ours beside a peer's, in milliseconds or where it is short in microseconds, with the ratio that we want
+/// to stay within.
 pub fn compare(job: &str, peer: &str, ours: Duration, theirs: Duration, goal: Option<f64>) {
     let ratio = ours.as_secs_f64() / theirs.as_secs_f64();
     row(&[
         job,
         peer,
-        &format!("{:.1} ms", millis(ours)),
-        &format!("{:.1} ms", millis(theirs)),
+        &shown(ours),
+        &shown(theirs),
         &format!("{ratio:.2}"),
         &goal.map_or_else(|| "-".to_owned(), |goal| verdict(ratio, goal, "")),
     ]);
@@ -41,8 +49,8 @@ pub fn compare(job: &str, peer: &str, ours: Duration, theirs: Duration, goal: Op
 
 /// A figure of ours beside its limit.
 pub fn bounded(job: &str, ours: f64, unit: &str, goal: f64) {
-    let shown = format!("{ours:.2} {unit}");
-    row(&[job, "-", &shown, "-", "-", &verdict(ours, goal, unit)]);
+    let figure = format!("{ours:.2} {unit}");
+    row(&[job, "-", &figure, "-", "-", &verdict(ours, goal, unit)]);
 }
 
 fn verdict(found: f64, goal: f64, unit: &str) -> String {
@@ -50,8 +58,12 @@ fn verdict(found: f64, goal: f64, unit: &str) -> String {
     format!("<= {goal} {unit} {word}").replace("  ", " ")
 }
 
-fn millis(time: Duration) -> f64 {
-    time.as_secs_f64() * 1000.0
+fn shown(time: Duration) -> String {
+    let seconds = time.as_secs_f64();
+    if seconds < 0.001 {
+        return format!("{:.1} us", seconds * 1e6);
+    }
+    format!("{:.1} ms", seconds * 1000.0)
 }
 
 fn row(cells: &[&str; 6]) {
