@@ -336,14 +336,14 @@ impl HostWorld {
         let began_ms = self.clock.now().since_boot_ms;
         let deleted = self.deleted_logs().await;
         let stopped = self.supervisor.stop(self.stop_limit).await;
-        self.calming.store(false, Ordering::Relaxed);
+        let was_calmed = self.calming.swap(false, Ordering::Relaxed);
         let stopped = stopped?;
         let mut put_back = put_back(deleted, self.kept_logs.clone()).await;
         if let Some(Err(error)) = self.sync_files().await {
             put_back.push(error.to_string());
         }
         let took_ms = self.clock.now().since_boot_ms.saturating_sub(began_ms);
-        let cost = self.cost_of_stop(took_ms);
+        let cost = self.cost_of_stop(took_ms, was_calmed);
         let told = match stopped {
             Stop::WasStopped => None,
             Stop::Asked => cost,

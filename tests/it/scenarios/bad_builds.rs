@@ -170,6 +170,16 @@ fn builds_that_lose_and_double_events_behind_a_healthy_face() {
     let mesh = mesh(20);
     let writer = Writer::start(&mesh, "orders");
     caught(&mesh, "1.1", "drop-every=1", &["missed"]);
+    // Nobody kept its writers away on the way back: what that may have cost is told.
+    let cost = |entry: &serde_json::Value| {
+        entry["text"]
+            .as_str()
+            .is_some_and(|text| text.starts_with("it was stopped at once"))
+    };
+    assert_eq!(
+        mesh.journal(0).iter().filter(|entry| cost(entry)).count(),
+        1
+    );
     caught(
         &mesh,
         "1.2",

@@ -125,18 +125,27 @@ impl HostWorld {
 
     /// What a stop has cost, or may have, of documents that the node acknowledged: in its memory they wait
     /// for up to a sync cycle.
-    pub(super) fn cost_of_stop(&self, stopping_ms: u64) -> Option<String> {
-        if !self.uncovered.now.swap(false, Ordering::Relaxed) {
-            return None;
-        }
+    pub(super) fn cost_of_stop(&self, stopping_ms: u64, was_calmed: bool) -> Option<String> {
+        let uncovered = self.uncovered.now.swap(false, Ordering::Relaxed);
         let cycle_ms = u64::try_from(self.quiesce.sync_interval.as_millis()).unwrap_or(u64::MAX);
         let for_ms = cycle_ms.saturating_add(stopping_ms);
+        // As on the way back from a probation, which waits for nothing.
+        let at_once = !was_calmed && !self.drained.load(Ordering::Relaxed);
+        if !at_once && !uncovered {
+            return None;
+        }
         let stop = Some((self.now().since_boot_ms, for_ms));
         let last = &self.uncovered.stop;
         *last.lock().unwrap_or_else(PoisonError::into_inner) = stop;
-        Some(format!(
-            "writers went on for the last {for_ms} ms before it ended: what it acknowledged then may be lost"
-        ))
+        Some(match at_once {
+            true => format!(
+                "it was stopped at once, without keeping its writers away: what it acknowledged in the last {for_ms} ms \
+                 before it ended may be lost"
+            ),
+            false => format!(
+                "writers went on for the last {for_ms} ms before it ended: what it acknowledged then may be lost"
+            ),
+        })
     }
 
     /// Its events are given their time, as before a switch; what cannot be had is gone without.
