@@ -30,6 +30,21 @@ fn allow(hosts: &Hosts) {
     }
 }
 
+/// A command that writes down its name, and whether clients are refused while it runs.
+const COMMAND: &str = "#!/bin/sh\n\
+    refused=no\n/usr/sbin/nft list table inet cbagent_drain >/dev/null 2>&1 && refused=yes\n\
+    echo \"${0##*/}, refused: $refused\" >>/var/lib/cbagent/commands\n";
+
+/// The commands of an admin's own beside `[drain]`.
+fn add_commands(hosts: &Hosts, host: u8) {
+    for path in ["/usr/local/bin/drain", "/usr/local/bin/undrain"] {
+        hosts.write(host, path, COMMAND, 0o755);
+    }
+    let keys = r#"drain = ["/usr/local/bin/drain"]\nundrain = ["/usr/local/bin/undrain"]"#;
+    let line = format!("sed -i 's|^\\[service\\]|&\\n{keys}|' /etc/cbagent/cbagent.toml && sync");
+    hosts.shell(host, &line).expect(0);
+}
+
 /// Whether the first host reaches the page of the second, where clients write.
 fn reaches(hosts: &Hosts) -> bool {
     let address = hosts.address(2);
@@ -131,4 +146,42 @@ fn an_agent_that_dies_while_clients_are_kept_away_lets_them_in_again() {
         reaches(&hosts).then_some(())
     });
     drop(moving);
+}
+
+#[test]
+fn a_drain_command_beside_nftables_has_its_turn_while_clients_are_refused() {
+    let Some(hosts) = ready(1) else { return };
+    adopt(&hosts);
+    add_commands(&hosts, 1);
+    configure(&hosts);
+    let mut seen = 0;
+    let mut roll_out = |version: &str| -> (Vec<String>, String) {
+        hosts.make_build(version, "");
+        hosts.roll_out(version);
+        hosts.wait_until_all_run(version, PATIENCE);
+        let lines = hosts.say(1, "cat /var/lib/cbagent/commands");
+        let lines: Vec<String> = lines.lines().map(str::to_owned).collect();
+        let new = lines[std::mem::replace(&mut seen, lines.len())..].to_vec();
+        (new, journal(&hosts, "h1"))
+    };
+
+    // Without the right to, the command alone keeps writers away, and that is told.
+    let (commands, told) = roll_out("1.1");
+    assert_eq!(commands, ["drain, refused: no", "undrain, refused: no"]);
+    let words = "the drain command stopped the writers, [drain] did not: ";
+    assert!(told.contains(words), "no `{words}` in {told}");
+
+    // With it, clients are refused before the command runs, and until after the other one did.
+    allow(&hosts);
+    let (commands, told) = roll_out("1.2");
+    assert_eq!(commands, ["drain, refused: yes", "undrain, refused: yes"]);
+    assert_eq!(
+        told.matches("the writers were stopped; waited").count(),
+        1,
+        "{told}"
+    );
+    wait_for("clients are let in", LIMIT, || {
+        let tables = hosts.say(1, "nft list tables");
+        (!tables.contains("cbagent_drain")).then_some(())
+    });
 }
