@@ -32,13 +32,15 @@ pub struct State {
 }
 
 /// Where documents may be read from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ways {
+#[derive(Clone, Copy)]
+pub enum Ways<'a> {
     /// The node's database.
     Database,
     /// Also a snapshot that the node sends, where its database does not tell documents; `pid` is its
     /// process.
     Snapshot {
+        /// How to ask it.
+        protocol: &'a NodeProtocol,
         /// The node's process, to tell what it cost it.
         pid: Option<u32>,
     },
@@ -124,8 +126,7 @@ impl DocumentDigests {
         &self,
         name: &str,
         collections: Vec<String>,
-        protocol: &NodeProtocol,
-        ways: Ways,
+        ways: Ways<'_>,
     ) -> Result<Arc<State>, DigestError> {
         let mut kept = self.kept.lock().await;
         let is_it = |state: &&Arc<State>| state.name == name && state.made.elapsed() < state.kept;
@@ -137,7 +138,7 @@ impl DocumentDigests {
             return Err(DigestError::Gone);
         }
         let sent = match ways {
-            Ways::Snapshot { pid } if !self.reader.keeps_documents().await => {
+            Ways::Snapshot { protocol, pid } if !self.reader.keeps_documents().await => {
                 Some(fetch(protocol, &self.folder, pid).await?)
             }
             Ways::Snapshot { .. } | Ways::Database => None,

@@ -82,13 +82,14 @@ impl ReplicationService for Services {
         }
         let ways = match request.by_snapshot {
             true => Ways::Snapshot {
+                protocol: &cluster.protocol,
                 pid: self.health.borrow().pid,
             },
             false => Ways::Database,
         };
         let documents = &cluster.documents;
         let state = documents
-            .state(&request.state, request.collections, &cluster.protocol, ways)
+            .state(&request.state, request.collections, ways)
             .await;
         let state = state.map_err(|error| digest_status(&error))?;
         let part = part_to_proto(state.table.part(&path));

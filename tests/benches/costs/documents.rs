@@ -1,12 +1,12 @@
 //! Digests of all documents of a node, beside a program that only reads the same rows.
 
-use cbagent::adapters::document_digests::DocumentDigests;
+use cbagent::adapters::document_digests::{DocumentDigests, Ways};
 use cbagent::adapters::oplog_reader::OplogReader;
 use cbddc_domain::hlc::Hlc;
 use cbddc_tests::figures::{compare, median, timed};
 use cbddc_tests::fixture::store::{self, Document};
 use rusqlite::{Connection, OpenFlags};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tokio::runtime::Runtime;
 
 const DOCUMENTS: i64 = 100_000;
@@ -24,11 +24,11 @@ pub(crate) fn measure() {
     let path = folder.path().join("node.db");
     write(&path);
     let runtime = Runtime::new().expect("a runtime");
-    let digests = DocumentDigests::new(OplogReader::new(vec![path.clone()]));
+    let digests = DocumentDigests::new(OplogReader::new(vec![path.clone()]), PathBuf::new());
     let (mut ours, mut read) = (Vec::new(), Vec::new());
     for turn in 0..=TURNS {
         let made = timed(|| {
-            let made = runtime.block_on(digests.state("", Vec::new()));
+            let made = runtime.block_on(digests.state("", Vec::new(), Ways::Database));
             made.expect("the database can be read");
         });
         let plain = timed(|| assert!(read_plainly(&path) > 0));

@@ -77,7 +77,7 @@ fn a_node_that_has_forgotten_is_kept_from_its_clients_until_somebody_decides() {
     );
     assert_eq!(status["result"]["drained"]["by"], "agent", "{status}");
     let ran = mesh.cbctl(&["status"]);
-    assert!(ran.stderr.contains("cbctl node reseed n2"), "{ran}");
+    assert!(ran.stdout.contains("cbctl node reseed n2"), "{ran}");
     // No trigger of the other nodes, and no finding there.
     for index in [0, 2] {
         assert_eq!(told(&mesh, index, "forgotten:"), 0);

@@ -143,9 +143,13 @@ async fn status(session: &Session, node: &NodeName) -> Result<v1::GetStatusRespo
             .await?
             .into_inner())
     };
-    match session.call(node, session.timeout(), call).await {
+    let outcome = session.call(node, session.timeout(), call).await;
+    let why = outcome.why().to_owned();
+    match outcome {
         Outcome::Ok(status) => Ok(status),
-        outcome => Err(CtlError::failed(format!("{node}: {}", outcome.why()))),
+        Outcome::Unreachable { .. } | Outcome::Refused { .. } | Outcome::TimedOut => {
+            Err(CtlError::failed(format!("{node}: {why}")))
+        }
     }
 }
 
