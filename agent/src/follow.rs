@@ -32,6 +32,10 @@ const OWN_LOOKED_FOR_MS: i64 = 12 * 3_600_000;
 /// A node forgets when it starts: so long after that its clients are kept away for it, in milliseconds.
 const FRESH_MS: u64 = 300_000;
 
+/// How long after a boot clients are kept away where no peer tells how far the node's history went, in
+/// milliseconds.
+const HISTORY_WAIT_MS: u64 = 120_000;
+
 /// Waits until a release comes that was not there before: what is wrong right then is not its doing, and
 /// is looked at however long ago the last look was.
 async fn comes_next(node: &mut watch::Receiver<Arc<Node>>) {
@@ -96,6 +100,7 @@ impl Following {
         let mut node = self.engine.watch();
         // For which start of the node its clients were kept away: a person may have decided since.
         let mut kept_away_of = None;
+        let began_ms = self.clock.now().since_boot_ms;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -103,7 +108,7 @@ impl Following {
                 () = comes_next(&mut node) => {}
             }
             if self.runs() {
-                self.look(&mut follower, &mut kept_away_of).await;
+                self.look(&mut follower, &mut kept_away_of, began_ms).await;
             }
         }
     }
@@ -117,7 +122,7 @@ impl Following {
         }
     }
 
-    async fn look(&self, follower: &mut Follower, kept_away_of: &mut Option<u64>) {
+    async fn look(&self, follower: &mut Follower, kept_away_of: &mut Option<u64>, began_ms: u64) {
         let now = self.clock.now();
         if let Some(generation) = self.engine.node().phase.running() {
             follower.runs(now.since_boot_ms, generation);
@@ -156,6 +161,12 @@ impl Following {
         }
         let (current, to_tell) = follower.look(now.since_boot_ms, report);
         self.keep_clients_away(&current, kept_away_of).await;
+        let forgot = current.iter().any(|it| it.kind == FindingKind::Forgotten);
+        // Where nobody answers it is not known, and the site needs its node.
+        let waited = now.since_boot_ms.saturating_sub(began_ms) >= HISTORY_WAIT_MS;
+        if forgot || waited || (follower.remembers() && !peers.clocks.is_empty()) {
+            self.world.history_is_known().await;
+        }
         for finding in to_tell {
             tracing::warn!("{}", finding.text);
             self.write_down(now.wall_ms, &finding).await;

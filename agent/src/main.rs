@@ -296,6 +296,13 @@ async fn run_agent(config: Config) -> anyhow::Result<()> {
         tracing::error!("what is stopped could not be stopped again: {error}");
         is_undone = true;
     }
+    let expects_peers = |cluster: &ClusterAccess| {
+        let settings = cluster.protocol.settings();
+        !settings.expected_peers.is_empty()
+    };
+    if booted && clusters.iter().any(expects_peers) {
+        world.keep_clients_away_at_boot().await;
+    }
     let agent_check = bind_agent_check(&config).await?;
     let (mut engine, handle) = Engine::new(context, node, world.clone(), saving);
     if booted {

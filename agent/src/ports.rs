@@ -140,6 +140,9 @@ pub trait World: Send + Sync {
     fn data_files(&self) -> Vec<PathBuf> {
         Vec::new()
     }
+    /// The node was seen to hold all that it wrote itself, or that cannot be told: whoever was kept from it
+    /// since the host started, until that is known, may come.
+    async fn history_is_known(&self) {}
     /// Whether anything is set up that keeps writers from the node.
     fn keeps_writers_away(&self) -> bool {
         false

@@ -178,6 +178,7 @@ pub(crate) fn world(
         cut_off: config.triggers.cut_off.clone(),
         drain_ports: config.drain_ports.clone(),
         refuses: AtomicBool::new(!config.drain_ports.is_empty()),
+        awaits_history: AtomicBool::new(false),
         uncovered: Uncovered::default(),
         calming: AtomicBool::new(false),
         found_dir: config.triggers.found_dir.clone(),

@@ -4,6 +4,7 @@ mod cuts;
 mod drain;
 mod enrol;
 mod five;
+mod forgotten;
 mod lost_time;
 mod packages;
 mod partition;

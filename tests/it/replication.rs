@@ -36,10 +36,11 @@ const DECLARED: [&str; 2] = ["orders", "stock"];
 
 /// The same with a build that has these faults from its start.
 fn mesh_with(nodes: usize, faults: &str) -> TestMesh {
-    let mesh = TestMesh::start(MeshOptions {
+    let options = MeshOptions {
         nodes,
         ..MeshOptions::default()
-    });
+    };
+    let mesh = TestMesh::start(options.with_odd_rows());
     mesh.make_build("1.0", faults);
     mesh.first_release("1.0");
     mesh.wait_until_all_run("1.0", LIMIT);

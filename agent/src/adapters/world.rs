@@ -95,6 +95,8 @@ pub struct HostWorld {
     pub drain_ports: Vec<u16>,
     /// Whether rules for that may be there.
     pub refuses: AtomicBool,
+    /// Whether clients are kept away since the host started, until the node is known to hold its history.
+    pub awaits_history: AtomicBool,
     /// Whether writers went on when the node was last drained, and for how long before its stop.
     pub uncovered: Uncovered,
     /// Whether the node is about to be stopped: then it does not count that it is up.
@@ -196,6 +198,10 @@ impl World for HostWorld {
 
     fn uncovered(&self) -> Option<String> {
         self.writers_go_on()
+    }
+
+    async fn history_is_known(&self) {
+        self.let_in_after_boot().await;
     }
 
     fn data_files(&self) -> Vec<PathBuf> {

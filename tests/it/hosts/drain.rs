@@ -11,7 +11,7 @@ use cbddc_tests::mesh::{Timing, wait_for};
 const RIGHTS: &str =
     "[Service]\nCapabilityBoundingSet=CAP_NET_ADMIN\nRestrictAddressFamilies=AF_NETLINK\n";
 
-fn configure(hosts: &Hosts) {
+pub(super) fn configure(hosts: &Hosts) {
     for host in hosts.numbers() {
         let section = "printf '\\n[drain]\\nby = \"nftables\"\\n' >> /etc/cbagent/cbagent.toml \
                        && systemctl restart cbagent && sync";
@@ -20,7 +20,7 @@ fn configure(hosts: &Hosts) {
     }
 }
 
-fn allow(hosts: &Hosts) {
+pub(super) fn allow(hosts: &Hosts) {
     for host in hosts.numbers() {
         let path = "/etc/systemd/system/cbagent.service.d/60-drain.conf";
         hosts.write(host, path, RIGHTS, 0o644);

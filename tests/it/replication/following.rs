@@ -6,7 +6,7 @@ use serde_json::Value;
 
 #[test]
 fn findings_are_in_the_journal_and_in_the_check() {
-    let mut mesh = TestMesh::start(MeshOptions::default());
+    let mut mesh = TestMesh::start(MeshOptions::default().with_odd_rows());
     (0..3).for_each(|index| mesh.node(index).declare(&DECLARED));
     follow_fast(&mut mesh);
     mesh.make_build("1.0", "");

@@ -8,11 +8,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 /// Two hosted servers on a good build, with documents in both clusters.
 fn hosted() -> TestMesh {
-    let mesh = TestMesh::start(MeshOptions {
+    let options = MeshOptions {
         nodes: 2,
         hosted: true,
         ..MeshOptions::default()
-    });
+    };
+    let mesh = TestMesh::start(options.with_odd_rows());
     mesh.make_build("1.0", "");
     mesh.first_release("1.0");
     mesh.wait_until_all_run("1.0", LIMIT);

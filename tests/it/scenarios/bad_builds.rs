@@ -103,7 +103,8 @@ fn what_nodes_write_into_their_builds_stands_in_no_way_back() {
 /// What does not come up is found out once the time of its wave is over; what is found before that is
 /// found at once, so that more time costs nothing.
 fn mesh(verify: u64) -> TestMesh {
-    mesh_on_1_0(options(Duration::from_secs(5), Duration::from_secs(verify)))
+    let options = options(Duration::from_secs(5), Duration::from_secs(verify));
+    mesh_on_1_0(options.with_odd_rows())
 }
 
 #[test]

@@ -118,12 +118,13 @@ sustain = "10min"
 [triggers.local]
 data_integrity = "revert-node"
 "#;
-    let mesh = mesh_on_1_0(MeshOptions {
+    let options = MeshOptions {
         hosted: true,
         critical_collections: vec!["orders".into()],
         extra_config: reverts.into(),
         ..watchful(1)
-    });
+    };
+    let mesh = mesh_on_1_0(options.with_odd_rows());
     roll_out_to_bake(&mesh, "1.1", "");
     let west = mesh.node(0).west.1;
     let damage = |collection: &str| {

@@ -62,6 +62,16 @@ impl Default for MeshOptions {
 }
 
 impl MeshOptions {
+    /// The same with nodes whose database takes rows that are doubled, forked, or exchanged: that of 0.9 has
+    /// unique indexes against them (`NODE.md`, section 8), so nodes are like 2.3 instead.
+    #[must_use]
+    pub fn with_odd_rows(self) -> Self {
+        match self.like {
+            Dialect::V0_9 => self.like(Dialect::V2_3),
+            Dialect::None | Dialect::V2_3 | Dialect::V1_1 => self,
+        }
+    }
+
     /// The same with nodes that are like some release.
     #[must_use]
     pub fn like(self, like: Dialect) -> Self {

@@ -93,11 +93,31 @@ impl HostWorld {
             .map_err(|error| failed(&error))
     }
 
+    /// After a boot, before the node may start: a power cut may have taken a part of its own history, and
+    /// with its next write it would begin that anew.
+    pub async fn keep_clients_away_at_boot(&self) {
+        if self.drain_ports.is_empty() {
+            return;
+        }
+        self.awaits_history.store(true, Ordering::Relaxed);
+        if let Err(error) = self.refuse_clients().await {
+            self.awaits_history.store(false, Ordering::Relaxed);
+            tracing::warn!(%error, "clients may write before it is known whether the node holds its own history");
+        }
+    }
+
+    pub(super) async fn let_in_after_boot(&self) {
+        if self.awaits_history.swap(false, Ordering::Relaxed) {
+            self.let_writers_in().await;
+        }
+    }
+
     /// Takes the rules away that keep clients from the node, unless a person stopped its traffic, or the
     /// node is about to be stopped.
     pub(super) async fn let_writers_in(&self) {
-        let must_stay =
-            self.drained.load(Ordering::Relaxed) || self.calming.load(Ordering::Relaxed);
+        let must_stay = self.drained.load(Ordering::Relaxed)
+            || self.calming.load(Ordering::Relaxed)
+            || self.awaits_history.load(Ordering::Relaxed);
         if must_stay || !self.refuses.swap(false, Ordering::Relaxed) {
             return;
         }
