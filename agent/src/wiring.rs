@@ -22,7 +22,7 @@ use cbagent::adapters::roster::RosterKeeper;
 use cbagent::adapters::skews::Skews;
 use cbagent::adapters::snapshots::SnapshotStore;
 use cbagent::adapters::sqlite::SqliteStore;
-use cbagent::adapters::world::{HostWorld, Uncovered};
+use cbagent::adapters::world::{HostWorld, Writers};
 use cbagent::agent_check::answer_haproxy;
 use cbagent::config::{
     CanaryConfig, ChannelMode, CheckConfig, Cluster, Config, CutOff, HttpsTrust, ProbeConfig,
@@ -177,10 +177,7 @@ pub(crate) fn world(
         blocks: AtomicBool::new(matches!(config.triggers.cut_off, Some(CutOff::Ports(_)))),
         cut_off: config.triggers.cut_off.clone(),
         drain_ports: config.drain_ports.clone(),
-        refuses: AtomicBool::new(!config.drain_ports.is_empty()),
-        awaits_history: AtomicBool::new(false),
-        uncovered: Uncovered::default(),
-        calming: AtomicBool::new(false),
+        writers: Writers::new(!config.drain_ports.is_empty()),
         found_dir: config.triggers.found_dir.clone(),
     })
 }

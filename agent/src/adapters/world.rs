@@ -4,7 +4,7 @@ mod data;
 mod ready;
 mod writers;
 
-pub use writers::Uncovered;
+pub use writers::Writers;
 
 use writers::put_back;
 
@@ -93,14 +93,8 @@ pub struct HostWorld {
     /// The ports where clients write, which nftables keeps them from while the node is replaced; none: it
     /// does not.
     pub drain_ports: Vec<u16>,
-    /// Whether rules for that may be there.
-    pub refuses: AtomicBool,
-    /// Whether clients are kept away since the host started, until the node is known to hold its history.
-    pub awaits_history: AtomicBool,
-    /// Whether writers went on when the node was last drained, and for how long before its stop.
-    pub uncovered: Uncovered,
-    /// Whether the node is about to be stopped: then it does not count that it is up.
-    pub calming: AtomicBool,
+    /// Where its writers stand.
+    pub writers: Writers,
     /// How a quarantine cuts the node off; unset: it is not set up.
     pub cut_off: Option<CutOff>,
     /// Where triggers are raised by files; unset: nowhere.
@@ -213,10 +207,12 @@ impl World for HostWorld {
     }
 
     fn uncovered_before_stop(&self, ago_ms: u64) -> u64 {
-        self.uncovered.within(self.now().since_boot_ms, ago_ms)
+        self.writers
+            .uncovered_within(self.now().since_boot_ms, ago_ms)
     }
 
     async fn node_is_up(&self) {
+        self.writers.served();
         self.let_writers_in().await;
     }
 
@@ -339,17 +335,18 @@ impl HostWorld {
     }
 
     async fn stop(&self) -> Result<Option<String>, EffectError> {
+        let calmed = self.calm_before_stop().await;
         let began_ms = self.clock.now().since_boot_ms;
         let deleted = self.deleted_logs().await;
         let stopped = self.supervisor.stop(self.stop_limit).await;
-        let was_calmed = self.calming.swap(false, Ordering::Relaxed);
+        let writers = self.writers.has_stopped();
         let stopped = stopped?;
         let mut put_back = put_back(deleted, self.kept_logs.clone()).await;
         if let Some(Err(error)) = self.sync_files().await {
             put_back.push(error.to_string());
         }
         let took_ms = self.clock.now().since_boot_ms.saturating_sub(began_ms);
-        let cost = self.cost_of_stop(took_ms, was_calmed);
+        let cost = self.cost_of_stop(took_ms, writers);
         let told = match stopped {
             Stop::WasStopped => None,
             Stop::Asked => cost,
@@ -360,7 +357,7 @@ impl HostWorld {
                 ))
             }
         };
-        let notes: Vec<String> = told.into_iter().chain(put_back).collect();
+        let notes: Vec<String> = calmed.into_iter().chain(told).chain(put_back).collect();
         Ok((!notes.is_empty()).then(|| notes.join("; ")))
     }
 
@@ -427,6 +424,7 @@ impl HostWorld {
         unquiesce(&self.quiesce)
             .await
             .map_err(|error| failed(&error))?;
+        self.writers.were_let_go();
         notes.push(runs);
         Ok(Some(notes.join("; ")))
     }
