@@ -107,8 +107,13 @@ impl Following {
                 () = tokio::time::sleep(self.interval) => {}
                 () = comes_next(&mut node) => {}
             }
+            // Where nobody tells, neither the node nor a peer, the site needs its node all the same.
+            let waited_ms = self.clock.now().since_boot_ms.saturating_sub(began_ms);
+            if waited_ms >= HISTORY_WAIT_MS {
+                self.world.history_is_known().await;
+            }
             if self.runs() {
-                self.look(&mut follower, &mut kept_away_of, began_ms).await;
+                self.look(&mut follower, &mut kept_away_of).await;
             }
         }
     }
@@ -122,7 +127,7 @@ impl Following {
         }
     }
 
-    async fn look(&self, follower: &mut Follower, kept_away_of: &mut Option<u64>, began_ms: u64) {
+    async fn look(&self, follower: &mut Follower, kept_away_of: &mut Option<u64>) {
         let now = self.clock.now();
         if let Some(generation) = self.engine.node().phase.running() {
             follower.runs(now.since_boot_ms, generation);
@@ -162,9 +167,9 @@ impl Following {
         let (current, to_tell) = follower.look(now.since_boot_ms, report);
         self.keep_clients_away(&current, kept_away_of).await;
         let forgot = current.iter().any(|it| it.kind == FindingKind::Forgotten);
-        // Where nobody answers it is not known, and the site needs its node.
-        let waited = now.since_boot_ms.saturating_sub(began_ms) >= HISTORY_WAIT_MS;
-        if forgot || waited || (follower.remembers() && !peers.clocks.is_empty()) {
+        // After a start some nodes show an empty clock: then their peers say nothing of this one.
+        let told = peers.clocks.values().any(|clock| !clock.0.is_empty());
+        if forgot || (told && follower.remembers()) {
             self.world.history_is_known().await;
         }
         for finding in to_tell {

@@ -300,8 +300,15 @@ fn say_stranded(json: &EndingJson) {
     for (node, for_ms) in &json.uncovered_ms {
         eprintln!("note: {node}: writers went on for the last {for_ms} ms before its last stop");
     }
+    let mut by_reason: BTreeMap<&String, Vec<&str>> = BTreeMap::new();
     for (node, why) in &json.documents_not_looked_at {
-        eprintln!("note: {node}: whether its stop has cost documents was not looked at: {why}");
+        by_reason.entry(why).or_default().push(node.as_str());
+    }
+    for (why, nodes) in by_reason {
+        eprintln!(
+            "note: {}: whether a stop has cost documents was not looked at: {why}; `cbctl replication audit --documents` compares them",
+            nodes.join(", ")
+        );
     }
     let mut by_node: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for document in &json.stranded {
