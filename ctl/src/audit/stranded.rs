@@ -27,7 +27,8 @@ pub(super) async fn without_event(
         }
         tokio::time::sleep(pause).await;
         let versions: Vec<&DocumentVersion> = left.iter().map(|one| &one.version).collect();
-        let found = find(session, cluster, nodes, &versions).await;
+        let limit = session.timeout().max(FIND_LIMIT);
+        let found = find(session, cluster, nodes, &versions, limit).await;
         let mut known = found.into_iter().map(|found| {
             let mut answers = found.values();
             answers.any(|found| found.as_ref().is_none_or(|found| found.has_event))
@@ -43,6 +44,7 @@ async fn find(
     cluster: &str,
     nodes: &BTreeSet<NodeName>,
     versions: &[&DocumentVersion],
+    limit: Duration,
 ) -> Vec<BTreeMap<NodeName, Option<v1::FoundDocument>>> {
     let mut all = Vec::with_capacity(versions.len());
     for some in versions.chunks(VERSIONS_MAX) {
@@ -60,7 +62,6 @@ async fn find(
                 Ok(client.find_documents(request).await?.into_inner().found)
             }
         };
-        let limit = session.timeout().max(FIND_LIMIT);
         let outcomes = session
             .fan_out_within(nodes, session.jobs(), limit, call)
             .await;
@@ -107,10 +108,7 @@ pub async fn stranded_since(
             Ok(answer.into_inner())
         }
     };
-    let limit = session.timeout().max(FIND_LIMIT);
-    let outcomes = session
-        .fan_out_within(nodes, session.jobs(), limit, call)
-        .await;
+    let outcomes = session.fan_out(nodes, call).await;
     let mut stranded = Stranded::default();
     let mut versions = BTreeSet::new();
     for (node, outcome) in outcomes {
@@ -125,7 +123,7 @@ pub async fn stranded_since(
     }
     let versions: Vec<DocumentVersion> = versions.into_iter().collect();
     let refs: Vec<&DocumentVersion> = versions.iter().collect();
-    let found = find(session, cluster, nodes, &refs).await;
+    let found = find(session, cluster, nodes, &refs, session.timeout()).await;
     for (version, found) in versions.into_iter().zip(found) {
         let has_event = found.values().flatten().any(|found| found.has_event);
         let holds = |found: &Option<v1::FoundDocument>| found.and_then(|it| it.has_document);

@@ -195,9 +195,19 @@ async fn print(
     began: Instant,
     output: Output,
 ) -> Result<(), CtlError> {
-    let stranded = look_for_stranded(session, &proposal.members, began.elapsed()).await;
     // Where everything stands in the end; not reaching anybody is no error any more.
     let survey = Survey::take(session).await.ok();
+    // Only whoever can be reached: a change that is decided must not wait for the others.
+    let (reached, silent): (BTreeSet<NodeName>, BTreeSet<NodeName>) =
+        proposal.members.iter().cloned().partition(|node| {
+            let survey = survey.as_ref();
+            survey.is_some_and(|survey| survey.nodes.get(node).is_some_and(|it| it.ok().is_some()))
+        });
+    let mut stranded = look_for_stranded(session, &reached, began.elapsed()).await;
+    let not_reached = silent
+        .into_iter()
+        .map(|node| (node, "not reached".to_owned()));
+    stranded.not_known.extend(not_reached);
     let all: BTreeSet<&NodeName> = proposal.members.iter().chain(end.pending.keys()).collect();
     let nodes = all.into_iter().map(|node| {
         let shown = survey
