@@ -149,7 +149,6 @@ fn why_not(
         if grown.more {
             return Ok(Some(format!(
                 "the folder of {build} holds more files than are looked through, so that databases may be among \
- \
                  them: {}: let the application write elsewhere, and move away what it has written",
                 tree.display()
             )));

@@ -3,7 +3,7 @@
 use crate::mesh::{Outcome, Session, client};
 use cbddc_domain::documents::{DocumentVersion, Uneven};
 use cbddc_domain::id::NodeName;
-use cbddc_proto::convert::replication::{VERSIONS_MAX, version_to_proto};
+use cbddc_proto::convert::replication::{VERSIONS_MAX, version_to_proto, versions_from_proto};
 use cbddc_proto::v1;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -117,9 +117,14 @@ pub async fn stranded_since(
             continue;
         };
         if found.uncovered_ms > 0 {
-            stranded.uncovered_ms.insert(node, found.uncovered_ms);
+            stranded
+                .uncovered_ms
+                .insert(node.clone(), found.uncovered_ms);
         }
-        versions.extend(found.documents.into_iter().map(version));
+        match versions_from_proto(found.documents) {
+            Ok(found) => versions.extend(found),
+            Err(fault) => drop(stranded.not_known.insert(node, fault.to_string())),
+        }
     }
     let versions: Vec<DocumentVersion> = versions.into_iter().collect();
     let refs: Vec<&DocumentVersion> = versions.iter().collect();
@@ -142,14 +147,4 @@ pub async fn stranded_since(
         });
     }
     stranded
-}
-
-fn version(message: v1::DocumentVersion) -> DocumentVersion {
-    DocumentVersion {
-        collection: message.collection,
-        key: message.key,
-        wall: message.wall,
-        logic: message.logic,
-        origin: message.origin,
-    }
 }

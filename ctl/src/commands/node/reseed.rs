@@ -30,7 +30,7 @@ struct ReseededJson {
     kept: String,
     /// True once the node holds all that its peers held when it began.
     caught_up: bool,
-    /// What it has not caught up with yet, in sentences.
+    /// What it has not caught up with yet, or what of that is not known.
     behind: Vec<String>,
     /// The documents that only the kept data has.
     only_kept: Vec<DocumentJson>,
@@ -110,7 +110,11 @@ fn text(json: &ReseededJson) -> String {
             "{} holds all that its peers held when it began\n",
             json.node
         ),
-        false => format!("{} has yet to get: {}\n", json.node, json.behind.join("; ")),
+        false => format!(
+            "{} is not known to hold: {}\n",
+            json.node,
+            json.behind.join("; ")
+        ),
     };
     if let Some(why) = &json.not_compared {
         text.push_str(&format!(
@@ -206,10 +210,17 @@ async fn catch_up(session: &Session, node: &BTreeSet<NodeName>, until: Instant) 
             }
         };
         let mut wanted = VectorClock::default();
-        for outcome in session.fan_out(&others, call).await.into_values() {
-            if let Outcome::Ok(clock) = outcome {
-                wanted.merge(&clock_from_proto(clock));
+        for (peer, outcome) in session.fan_out(&others, call).await {
+            let why = outcome.why().to_owned();
+            match outcome {
+                Outcome::Ok(clock) => wanted.merge(&clock_from_proto(clock)),
+                Outcome::Unreachable { .. } | Outcome::Refused { .. } | Outcome::TimedOut => {
+                    behind.push(format!("what {peer} may hold, which does not say: {why}"));
+                }
             }
+        }
+        if wanted.0.is_empty() {
+            behind.push("whatever its peers hold: their clocks show nothing".to_owned());
         }
         let owed: BTreeMap<NodeName, VectorClock> = node
             .iter()
